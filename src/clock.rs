@@ -1,0 +1,90 @@
+//! Time and new ids, passed in so that tests can move them.
+//!
+//! The rest of the crate never asks the operating system for the time.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+
+/// Where the time comes from.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<Mutex<Timestamp>>),
+}
+
+impl Clock {
+    /// The clock of the machine.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it.
+    #[must_use]
+    pub fn manual(start: Timestamp) -> Self {
+        Self(Source::Manual(Arc::new(Mutex::new(start))))
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
+            Source::System => Timestamp::now(),
+            Source::Manual(at) => *at.lock().expect("no holder panics"),
+        }
+    }
+
+    /// Moves a manual clock; a system clock is left alone.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual(at) = &self.0 {
+            let mut at = at.lock().expect("no holder panics");
+            *at = at.saturating_add(by).expect("a Duration is in range");
+        }
+    }
+
+    /// Today in the Netherlands, the day that routes, windows and rules use.
+    #[must_use]
+    pub fn today(&self) -> Date {
+        self.civil().date()
+    }
+
+    /// Date and time on a Dutch wall, as messages carry them (no zone).
+    #[must_use]
+    pub fn civil(&self) -> DateTime {
+        civil_at(self.now())
+    }
+}
+
+/// What a Dutch wall clock shows at `at`.
+#[must_use]
+pub fn civil_at(at: Timestamp) -> DateTime {
+    let amsterdam = TimeZone::get("Europe/Amsterdam").expect("the zone is built in");
+    Zoned::new(at, amsterdam).datetime()
+}
+
+/// A new id that sorts by time: opaque to everybody outside.
+#[must_use]
+pub fn new_id() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dutch_day_begins_before_midnight_utc() {
+        let clock = Clock::manual("2026-07-01T22:30:00Z".parse().unwrap());
+        assert_eq!(clock.today().to_string(), "2026-07-02");
+        clock.advance(Duration::from_hours(24));
+        assert_eq!(clock.today().to_string(), "2026-07-03");
+    }
+}
