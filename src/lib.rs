@@ -6,5 +6,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod policy;
+pub mod toml_file;
