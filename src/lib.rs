@@ -10,3 +10,4 @@ pub mod config;
 pub mod domain;
 pub mod policy;
 pub mod toml_file;
+pub mod translate;
