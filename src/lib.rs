@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod directory;
 pub mod domain;
 pub mod policy;
 pub mod toml_file;
