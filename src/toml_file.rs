@@ -125,10 +125,7 @@ impl TomlFile {
     ///
     /// A [`Fault`] at the key that does not fit, or for which `replace` gives
     /// a reason.
-    pub fn read_with<T: DeserializeOwned>(
-        &self,
-        replace: &mut dyn FnMut(&str, &str) -> Result<Option<String>, String>,
-    ) -> Result<T, Fault> {
+    pub fn read_with<T: DeserializeOwned>(&self, replace: &mut Replace<'_>) -> Result<T, Fault> {
         let mut table = DeTable::parse(&self.text).map_err(|error| self.translate(&error))?;
         replace_in_table("", table.get_mut(), replace)
             .map_err(|(key, problem)| self.fault(&key, problem))?;
@@ -211,7 +208,8 @@ fn note_value(key: &str, value: &Spanned<DeValue<'_>>, places: &mut Vec<Place>) 
     }
 }
 
-type Replace<'a> = dyn FnMut(&str, &str) -> Result<Option<String>, String> + 'a;
+/// Gives another text for the text of a key, or a reason why there is none.
+pub type Replace<'a> = dyn FnMut(&str, &str) -> Result<Option<String>, String> + 'a;
 
 fn replace_in_table(
     prefix: &str,

@@ -26,3 +26,6 @@ pub use model::{
     Agreement, BsnMode, Delivery, Directory, EMPLOYER_TAGS, EmployerKey, LegalBasis, Party,
     RecordKind, Route, Tenant,
 };
+
+#[cfg(test)]
+mod tests;

@@ -38,14 +38,13 @@ impl<'de> Deserialize<'de> for Day {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Day, E> {
-                text.parse()
-                    .map(Day)
-                    .map_err(|_| E::custom("is not a date"))
+                // Without the length a date with a time would do.
+                let day = text.parse().ok().filter(|_| text.len() == 10);
+                day.map(Day).ok_or_else(|| E::custom("is not a date"))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Day, A::Error> {
                 let found = toml::value::Datetime::deserialize(MapAccessDeserializer::new(map))?;
-                // A date with a time prints differently and is refused here.
                 self.visit_str(&found.to_string())
             }
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::civil::Date;
 use serde::Deserialize;
 
 use super::action::is_two_digits;
@@ -150,7 +151,7 @@ impl Written {
             };
         }
         if let Some(dates) = self.sentinel_dates {
-            let broken = |date: &String| date.parse::<jiff::civil::Date>().is_err();
+            let broken = |date: &String| date.len() != 10 || date.parse::<Date>().is_err();
             if let Some(at) = dates.iter().position(broken) {
                 let key = format!("sentinel_dates[{}]", at + 1);
                 return Err(file.fault(&key, "must be a date such as \"9999-12-31\""));
