@@ -1,9 +1,10 @@
 //! What the directory promises, on the example of the documentation.
 
 use jiff::civil::{Date, date};
+use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Domain, PartyId};
+use crate::domain::{Domain, PartyId, TenantId};
 use crate::toml_file::TomlFile;
 
 const EXAMPLE: &str = r#"
@@ -559,4 +560,38 @@ fn thousands_of_employers_are_checked_at_once() {
         .unwrap();
     }
     assert_eq!(directory(&text).tenants.len(), 3_001);
+}
+
+proptest! {
+    /// The check groups keys by their tags; comparing each pair says the same.
+    #[test]
+    fn overlaps_are_found_exactly(tenants in proptest::collection::vec(keys(), 1..6)) {
+        let mut directory = directory(EXAMPLE);
+        let template = directory.tenants.pop_first().unwrap().1;
+        directory.legal_bases.clear();
+        for (n, employer_keys) in tenants.iter().enumerate() {
+            let id = TenantId::parse(&format!("t{n}")).unwrap();
+            let tenant = Tenant { id: id.clone(), employer_keys: employer_keys.clone(), ..template.clone() };
+            directory.tenants.insert(id, tenant);
+        }
+        let found = directory.check(&known()).into_iter();
+        let found: Vec<(String, String)> = found.map(|found| (found.id, found.key)).collect();
+        let mut expected = Vec::new();
+        for (n, keys) in tenants.iter().enumerate() {
+            for (index, key) in keys.iter().enumerate() {
+                let earlier = tenants.iter().take(n).flatten();
+                if earlier.into_iter().any(|other| other.overlaps(key)) {
+                    expected.push((format!("t{n}"), format!("employer_keys[{}]", index + 1)));
+                }
+            }
+        }
+        prop_assert_eq!(found, expected);
+    }
+}
+
+/// One to three alternatives of few tags and few texts, so that many overlap.
+fn keys() -> impl Strategy<Value = Vec<EmployerKey>> {
+    let tag = proptest::sample::select(&EMPLOYER_TAGS[..3]).prop_map(str::to_owned);
+    let key = proptest::collection::btree_map(tag, "[12]", 1..3).prop_map(EmployerKey);
+    proptest::collection::vec(key, 1..3)
 }
