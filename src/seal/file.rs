@@ -40,9 +40,11 @@ fn read(path: &Path) -> Result<Secret, KeyError> {
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE_BYTES)
         .read_to_string(&mut text)
-        .map_err(|cause| match cause.kind() {
-            io::ErrorKind::InvalidData => KeyError::Malformed,
-            _ => KeyError::File(cause),
+        .map_err(|cause| {
+            if cause.kind() == io::ErrorKind::InvalidData {
+                return KeyError::Malformed; // not UTF-8
+            }
+            KeyError::File(cause)
         })?;
     decode(text.trim()).ok_or(KeyError::Malformed)
 }

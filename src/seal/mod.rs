@@ -141,6 +141,10 @@ impl Keys {
 
     /// Seals `plain` for one place: format byte, key number, random nonce of
     /// 96 bits, ciphertext and tag; 30 bytes longer than `plain`.
+    ///
+    /// # Panics
+    ///
+    /// Above 64 GiB, which no column takes.
     #[must_use]
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
         let bound = bound_to(place);
@@ -157,7 +161,7 @@ impl Keys {
                 Aad::from(&bound),
                 body,
             )
-            .expect("a value in memory is shorter than what the cipher takes");
+            .expect("a column takes less than the cipher does");
         sealed.extend_from_slice(tag.as_ref());
         sealed
     }
