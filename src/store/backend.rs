@@ -125,7 +125,7 @@ impl Backend {
         make_private(&self.path).map_err(|cause| Error::Unavailable(Cause::Io(cause.kind())))?;
         let mut connection = self.writer().await?;
         for attempt in 1.. {
-            match MIGRATIONS.run(&mut connection).await {
+            match MIGRATIONS.run_direct(None, &mut connection, false).await {
                 Ok(()) => break,
                 // Another process may be making the same tables right now.
                 Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))

@@ -211,10 +211,13 @@ impl Batch {
         .await;
         match written {
             Ok(()) => transaction.commit().await,
-            Err(cause) => {
+            Err(cause) if is_about_data(&cause) => {
                 transaction.rollback().await?;
                 Err(cause)
             }
+            // The database may have rolled back by itself. Its connection is
+            // closed in any case, which undoes what is left.
+            Err(cause) => Err(cause),
         }
     }
 
