@@ -7,4 +7,6 @@
 
 pub mod clock;
 pub mod domain;
+pub mod parse;
 pub mod policy;
+pub mod validate;
