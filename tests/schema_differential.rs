@@ -74,7 +74,10 @@ fn the_bare_verdict_is_that_of_libxml2() {
         let mut left = count;
         while left > 0 {
             let batch: Vec<Vec<u8>> = (0..left.min(BATCH))
-                .map(|_| mutant::mutate(random.pick(&samples), &mut random))
+                .map(|_| {
+                    let sample = random.pick(&samples).as_slice();
+                    mutant::mutate(sample, &mut random)
+                })
                 .collect();
             for (at, document) in batch.iter().enumerate() {
                 std::fs::write(folder.path().join(format!("{at}.xml")), document).unwrap();

@@ -25,7 +25,8 @@ pub enum Encoding {
 ///
 /// # Errors
 ///
-/// [`Code::EncodingUnsupported`] for any other encoding.
+/// [`Code::EncodingUnsupported`] for any other encoding,
+/// [`Code::NotWellFormed`] for a second byte order mark.
 pub fn sniff(head: &[u8]) -> Result<Encoding, Refusal> {
     let refuse = |offset: usize| Refusal {
         code: Code::EncodingUnsupported,
@@ -38,6 +39,13 @@ pub fn sniff(head: &[u8]) -> Result<Encoding, Refusal> {
     }
     let mark = if head.starts_with(&[0xEF, 0xBB, 0xBF]) { 3 } else { 0 };
     let text = head.get(mark..).unwrap_or_default();
+    if text.starts_with(&[0xEF, 0xBB, 0xBF]) {
+        // quick-xml would drop a mark, so a second one has to be caught here.
+        return Err(Refusal {
+            code: Code::NotWellFormed,
+            offset: 0,
+        });
+    }
     let Some((name, offset)) = declaration::encoding(text) else {
         return Ok(Encoding::Utf8 { mark });
     };
