@@ -18,7 +18,9 @@ pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(),
         let base = open(config, Clock::system()).await?;
         for _ in 0..ATTEMPTS {
             let (version, old) = stored(&base).await?;
-            let diff = file.onto(&old, asked.prune, &known(&base)).map_err(refused)?;
+            let diff = file
+                .onto(&old, asked.prune, &known(&base))
+                .map_err(refused)?;
             if diff.is_empty() {
                 println!("nothing to change");
                 return Ok(());
@@ -38,7 +40,9 @@ pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(),
                 Err(cause) => return Err(cause.into()),
             }
         }
-        Err(Failure::environment("somebody else keeps changing the directory: try again"))
+        Err(Failure::environment(
+            "somebody else keeps changing the directory: try again",
+        ))
     })
 }
 
@@ -49,15 +53,19 @@ pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(),
 /// What is wrong, with file, line and key.
 pub async fn apply_file(base: &Base, file: &directory::DirectoryFile) -> Result<(), String> {
     let (version, old) = stored(base).await.map_err(|cause| format!("{cause:?}"))?;
-    let diff = file.onto(&old, false, &known(base)).map_err(|cause| cause.to_string())?;
+    let diff = file
+        .onto(&old, false, &known(base))
+        .map_err(|cause| cause.to_string())?;
     let changed = base.store.change_directory(version, changes(&diff)).await;
     changed.map(|_| ()).map_err(|cause| cause.to_string())
 }
 
 async fn stored(base: &Base) -> Result<(i64, Directory), Failure> {
     let stored = base.store.directory().await?;
-    let records =
-        stored.records.iter().map(|record| (&record.kind, &record.id, &record.body));
+    let records = stored
+        .records
+        .iter()
+        .map(|record| (&record.kind, &record.id, &record.body));
     let directory = Directory::from_records(records).map_err(Failure::environment)?;
     Ok((stored.version, directory))
 }

@@ -13,7 +13,9 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
         let no = |cause: &dyn std::fmt::Display| Failure::No(format!("not ok  {cause}"));
         app::check_certificate(&settings).map_err(|cause| no(&cause))?;
         println!("ok  certificate");
-        let base = Base::open(settings, Clock::system()).await.map_err(|cause| no(&cause))?;
+        let base = Base::open(settings, Clock::system())
+            .await
+            .map_err(|cause| no(&cause))?;
         let editions: Vec<&str> = base.foundation.editions.names().collect();
         println!("ok  schemas: {}", editions.join(", "));
         let mappings: Vec<&str> = base.foundation.mappings.names().collect();

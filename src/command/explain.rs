@@ -39,18 +39,34 @@ fn unknown(party: &str) -> Failure {
 
 fn noon(day: jiff::civil::Date) -> Result<jiff::Timestamp, Failure> {
     let amsterdam = TimeZone::get("Europe/Amsterdam").map_err(Failure::environment)?;
-    let noon = day.at(12, 0, 0, 0).to_zoned(amsterdam).map_err(Failure::environment)?;
+    let noon = day
+        .at(12, 0, 0, 0)
+        .to_zoned(amsterdam)
+        .map_err(Failure::environment)?;
     Ok(noon.timestamp())
 }
 
 /// The report for a person.
 #[must_use]
 pub fn as_text(report: &Value) -> String {
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let word = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     let list = |key: &str| report[key].as_array().cloned().unwrap_or_default();
     let mut lines = vec![
-        format!("policy {}, {}", word(&report["policy_version"]), word(&report["pairing"])),
-        if report["accepted"] == true { "would be accepted" } else { "would be refused" }.to_owned(),
+        format!(
+            "policy {}, {}",
+            word(&report["policy_version"]),
+            word(&report["pairing"])
+        ),
+        if report["accepted"] == true {
+            "would be accepted"
+        } else {
+            "would be refused"
+        }
+        .to_owned(),
     ];
     for finding in list("findings") {
         let place = match finding["line"].as_u64() {
@@ -69,18 +85,33 @@ pub fn as_text(report: &Value) -> String {
             "route to {} ({}): {}, {} persons pass, {} withheld, {} elements stripped",
             word(&route["to"]),
             word(&route["domain"]),
-            if route["sends"] == true { "sends" } else { "sends nothing" },
+            if route["sends"] == true {
+                "sends"
+            } else {
+                "sends nothing"
+            },
             route["persons_passed"],
             route["persons_withheld"],
             route["elements_stripped"],
         ));
         for rule in route["rules"].as_array().into_iter().flatten() {
-            let row = rule["row"].as_str().map(|row| format!(" {row}")).unwrap_or_default();
-            lines.push(format!("  {} × {}{row}", rule["count"], word(&rule["rule"])));
+            let row = rule["row"]
+                .as_str()
+                .map(|row| format!(" {row}"))
+                .unwrap_or_default();
+            lines.push(format!(
+                "  {} × {}{row}",
+                rule["count"],
+                word(&rule["rule"])
+            ));
         }
     }
     for part in list("parked") {
-        lines.push(format!("parked: {}, {} persons", word(&part["reason"]), part["persons"]));
+        lines.push(format!(
+            "parked: {}, {} persons",
+            word(&part["reason"]),
+            part["persons"]
+        ));
     }
     lines.push(String::new());
     lines.join("\n")

@@ -24,7 +24,11 @@ pub(super) fn key(config: Option<&Path>, asked: &KeyCommand) -> Result<(), Failu
 }
 
 async fn issue(base: &Base, party: &str, days: Option<u32>) -> Result<(), Failure> {
-    let unknown = || Failure::No(format!("there is no party {party:?}: apply a directory that names it"));
+    let unknown = || {
+        Failure::No(format!(
+            "there is no party {party:?}: apply a directory that names it"
+        ))
+    };
     let id = PartyId::parse(party).map_err(|_| unknown())?;
     if base.setup().await?.party(&id).is_none() {
         return Err(unknown());
@@ -67,7 +71,10 @@ async fn list(base: &Base, format: Format) -> Result<(), Failure> {
             }
         }
         Format::Text => {
-            println!("{:<14} {:<20} {:<32} {:<32} last used", "id", "party", "created", "expires");
+            println!(
+                "{:<14} {:<20} {:<32} {:<32} last used",
+                "id", "party", "created", "expires"
+            );
             for key in keys {
                 let expires = match (key.revoked_at, key.expires_at) {
                     (Some(_), _) => "revoked".to_owned(),

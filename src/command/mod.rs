@@ -195,9 +195,7 @@ fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
 }
 
 /// Runs a short command on one thread.
-fn on_runtime<T>(
-    future: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+fn on_runtime<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -215,7 +213,9 @@ fn validate(config: Option<&Path>, asked: &ValidateArguments) -> ExitCode {
         crate::setup::Foundation::load(settings).map_err(Failure::environment)
     });
     let standing = loaded.and_then(|foundation| {
-        foundation.standing(&asked.edition, "default").map_err(Failure::environment)
+        foundation
+            .standing(&asked.edition, "default")
+            .map_err(Failure::environment)
     });
     let standing = match standing {
         Ok(standing) => standing,
@@ -225,15 +225,14 @@ fn validate(config: Option<&Path>, asked: &ValidateArguments) -> ExitCode {
         }
     };
     let format = match asked.format {
-        Format::Text => crate::validate::Format::Text,
-        Format::Json => crate::validate::Format::Json,
+        Format::Text => crate::validate::command::Format::Text,
+        Format::Json => crate::validate::command::Format::Json,
     };
-    let mode = if asked.schema_only {
-        crate::validate::Mode::SchemaOnly
-    } else {
-        crate::validate::Mode::Tolerant(&standing.tolerance)
-    };
+    let tolerance = (!asked.schema_only).then_some(&standing.tolerance);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let rules = crate::receive::rule_findings(&standing, Clock::system().today());
-    crate::validate::run(&asked.files, &standing.edition, format, mode, &rules, &mut out)
+    let run = crate::validate::command::run;
+    match run(&asked.files, &standing.edition, format, tolerance, &mut out) {
+        Ok(code) => ExitCode::from(code),
+        Err(_) => ExitCode::from(2),
+    }
 }

@@ -43,7 +43,9 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
 /// lower levels may hold values.
 fn start_log(settings: &Settings) {
     let filter = EnvFilter::new(format!("warn,sivi_gateway={}", settings.log.level.as_str()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second subscriber in one process keeps the first.
     let _ = match settings.log.format {
         LogFormat::Text => builder.try_init(),

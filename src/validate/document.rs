@@ -16,6 +16,14 @@ use zeroize::Zeroize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u32);
 
+impl NodeId {
+    /// Its place in document order, counted from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What [`Document::write_xml`] does with a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep<'a> {
@@ -115,6 +123,40 @@ impl Document {
     #[must_use]
     pub fn schema(&self) -> &Arc<MessageSchema> {
         &self.schema
+    }
+
+    /// How many nodes it has, removed ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// False: a document has at least its root.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Bytes of all values together, about.
+    #[must_use]
+    pub fn text_len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The number of a node's element in the schema.
+    #[must_use]
+    pub fn element_index(&self, id: NodeId) -> ElementId {
+        self.nodes.get(id.index()).map_or(0, |node| node.element)
+    }
+
+    /// False for a code that its list does not hold and that was let through
+    /// with a warning.
+    #[must_use]
+    pub fn is_listed_code(&self, id: NodeId) -> bool {
+        let leaf = self.element(id).leaf.as_ref();
+        leaf.is_none_or(|leaf| {
+            leaf.codes.is_empty() || leaf.codes.iter().any(|code| code == self.text(id))
+        })
     }
 
     /// The root.

@@ -78,6 +78,8 @@ pub struct Rejected {
     pub kind: RejectKind,
     /// The message, when it was recognised.
     pub message: Option<Arc<MessageSchema>>,
+    /// As much of it as was understood, for the sender's identity only.
+    pub partial: Option<Document>,
     header: Header,
 }
 
@@ -138,8 +140,9 @@ pub fn read(edition: &Edition, body: &[u8], tolerance: &Tolerance) -> Result<Rea
     let _ = verdict.locate(body);
     match document {
         Some(document) if verdict.is_valid() => Ok(Read { document, findings: verdict.findings }),
-        _ => Err(Box::new(Rejected {
+        document => Err(Box::new(Rejected {
             findings: verdict.findings,
+            partial: document.filter(|document| !document.is_empty()),
             kind: if verdict.refused { RejectKind::Malformed } else { RejectKind::Invalid },
             message: verdict.message,
             header,

@@ -1,5 +1,6 @@
 //! The schema of one message as a table.
 
+use super::types::Builtin;
 use super::Term;
 use super::types::SimpleType;
 use std::collections::HashMap;
@@ -97,6 +98,27 @@ pub struct Element {
     pub lenient: bool,
     /// The named type that the schema gives it, as `{tns}Name`.
     pub(super) type_name: Option<String>,
+}
+
+impl Element {
+    /// True for an element that holds a value.
+    #[must_use]
+    pub fn is_leaf(&self) -> bool {
+        self.leaf.is_some()
+    }
+
+    /// True for a day or a time of day.
+    #[must_use]
+    pub fn is_date_or_time(&self) -> bool {
+        let base = self.leaf.as_ref().map(|leaf| leaf.base);
+        matches!(base, Some(Builtin::Date | Builtin::Time | Builtin::DateTime))
+    }
+
+    /// True for free text: no number, date or code of a list.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        self.leaf.as_ref().is_some_and(|leaf| leaf.base.is_text() && leaf.codes.is_empty())
+    }
 }
 
 /// The schema of one message.
