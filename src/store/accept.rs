@@ -11,7 +11,7 @@ use sqlx::Row as _;
 use tokio::sync::oneshot;
 
 use super::acceptance::{DeliveryRow, MessageRow, ParkedRow, Prepared, WithheldKey};
-use super::backend::{Connection, ROW_LOCK};
+use super::backend::{Connection, ROW_LOCK, Row};
 use super::bells::Bells;
 use super::error::Error;
 use super::ledger::{LedgerRow, LedgerStep};
@@ -63,7 +63,7 @@ impl Job {
 /// Judges and writes `jobs` inside the transaction of the batch.
 pub(super) async fn write(
     connection: &mut Connection,
-    jobs: &mut [Box<Job>],
+    jobs: &mut [Job],
 ) -> Result<(), sqlx::Error> {
     if jobs.is_empty() {
         return Ok(());
@@ -96,7 +96,7 @@ struct Known {
 }
 
 impl Known {
-    async fn read(connection: &mut Connection, jobs: &[Box<Job>]) -> Result<Self, sqlx::Error> {
+    async fn read(connection: &mut Connection, jobs: &[Job]) -> Result<Self, sqlx::Error> {
         let messages = jobs.iter().filter_map(|job| job.prepared.message.as_ref());
         let references: Vec<Vec<u8>> = messages.map(|row| blob(&row.berrefnr)).collect();
         let steps = jobs.iter().flat_map(|job| &job.prepared.ledger);
@@ -110,7 +110,7 @@ impl Known {
             &references,
             "",
         );
-        let references = decode(references.await?, |row| {
+        let references = decode(&references.await?, |row| {
             Ok((hash(row, "berrefnr")?, row.try_get("party")?))
         })?;
         let versions = sql::select_in(
@@ -119,7 +119,7 @@ impl Known {
             &entries,
             ROW_LOCK,
         );
-        let stored: HashMap<_, _> = decode(versions.await?, |row| {
+        let stored: HashMap<_, _> = decode(&versions.await?, |row| {
             Ok((hash(row, "entry")?, row.try_get("version")?))
         })?;
         let parked = sql::select_in(
@@ -128,7 +128,7 @@ impl Known {
             &parked,
             ROW_LOCK,
         );
-        let parked = decode(parked.await?, |row| row.try_get("id"))?;
+        let parked = decode(&parked.await?, |row| row.try_get("id"))?;
         Ok(Self {
             references,
             versions: stored.clone(),
@@ -180,13 +180,13 @@ impl Known {
 }
 
 fn decode<T, C: FromIterator<T>>(
-    rows: Vec<super::backend::Row>,
-    read: impl Fn(&super::backend::Row) -> Result<T, sqlx::Error>,
+    rows: &[Row],
+    read: impl Fn(&Row) -> Result<T, sqlx::Error>,
 ) -> Result<C, sqlx::Error> {
     rows.iter().map(read).collect()
 }
 
-fn hash(row: &super::backend::Row, column: &str) -> Result<KeyedHash, sqlx::Error> {
+fn hash(row: &Row, column: &str) -> Result<KeyedHash, sqlx::Error> {
     sql::to_hash(row.try_get(column)?).map_err(|cause| sqlx::Error::Decode(cause.into()))
 }
 

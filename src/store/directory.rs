@@ -119,12 +119,11 @@ impl Store {
         expected_version: i64,
         changes: Vec<DirectoryChange>,
     ) -> Result<i64, Error> {
-        let change = ChangeDirectory {
+        let request = ChangeDirectory {
             expected_version,
             changes,
         };
-        let changed = self.writer().write(change).await?;
-        if changed {
+        if self.writer().write(request).await? {
             Ok(expected_version + 1)
         } else {
             Err(Error::Conflict)

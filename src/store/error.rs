@@ -91,6 +91,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl From<sqlx::Error> for Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::ColumnDecode { .. }
@@ -102,6 +103,7 @@ impl From<sqlx::Error> for Error {
 }
 
 impl From<&sqlx::Error> for Cause {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
     fn from(error: &sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(refusal) => Self::Database {
@@ -123,6 +125,7 @@ pub(super) fn damaged(what: &'static str) -> impl Fn(SealError) -> Error {
 
 /// True when one row broke a rule of the schema: its neighbours in the batch
 /// may well be fine.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
 pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
     use sqlx::error::ErrorKind;
     match error {

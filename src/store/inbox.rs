@@ -209,7 +209,7 @@ impl Store {
         if limit == 0 || !self.has_anything(party, test).await? {
             return Ok(Vec::new());
         }
-        let lease = Lease {
+        let request = Lease {
             party: party.to_string(),
             test,
             limit: limit.min(sql::LIST_MAX),
@@ -217,8 +217,8 @@ impl Store {
             now: ms(now),
             until: ms(later(now, ttl)),
         };
-        let token = lease.token.clone();
-        let taken = self.writer().write(lease).await?;
+        let token = request.token.clone();
+        let taken = self.writer().write(request).await?;
         let mut payloads = self.payloads(&taken.rows).await?;
         let mut leased = Vec::with_capacity(taken.rows.len());
         for row in &taken.rows {

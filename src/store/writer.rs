@@ -189,7 +189,7 @@ fn closed() -> Error {
 /// What goes into one transaction, and the room it takes.
 #[derive(Default)]
 struct Batch {
-    accepts: Vec<Box<accept::Job>>,
+    accepts: Vec<accept::Job>,
     steps: Vec<Box<dyn Step>>,
     room: Vec<OwnedSemaphorePermit>,
 }
@@ -259,7 +259,7 @@ impl Task {
             let mut batch = Batch::default();
             for (job, room) in taken.drain(..) {
                 match job {
-                    Job::Accept(job) => batch.accepts.push(job),
+                    Job::Accept(job) => batch.accepts.push(*job),
                     // A lease that nobody waits for would only hide messages.
                     Job::Change(step) if step.is_awaited() => batch.steps.push(step),
                     Job::Change(_) => {}

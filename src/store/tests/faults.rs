@@ -278,12 +278,13 @@ async fn an_error_repeats_no_value() {
     let mut again = acceptance("m2");
     again.releases = vec![to_arbo("Jansen", "a")];
     let error = store.accept(again).await.unwrap_err();
-    let mut shown = format!("{error} {error:?}");
+    let mut shown = vec![format!("{error} {error:?}")];
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
-        shown += &format!(" {inner} {inner:?}");
+        shown.push(format!("{inner} {inner:?}"));
         cause = inner.source();
     }
+    let shown = shown.join("\n");
     assert!(shown.contains("rule of the schema"), "{shown}");
     assert!(!shown.contains("Jansen"), "{shown}");
 }

@@ -63,7 +63,7 @@ on_both! {
         };
         let before = store.changes_version().await.unwrap();
         store.insert_api_key(key.clone()).await.unwrap();
-        assert_eq!(store.api_keys().await.unwrap(), [key.clone()]);
+        assert_eq!(store.api_keys().await.unwrap(), std::slice::from_ref(&key));
         assert_eq!(store.changes_version().await.unwrap(), before + 1);
         assert!(store.insert_api_key(key).await.is_err());
 
