@@ -10,6 +10,7 @@
 mod mutant;
 
 use mutant::Random;
+use sivi_gateway::domain::Code;
 use sivi_gateway::validate::{Edition, Editions, Mode, Tolerance, validate};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,10 @@ const MUTANTS: usize = 1_500;
 const BATCH: usize = 500;
 
 fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn samples(kind: &str) -> Vec<Vec<u8>> {
@@ -29,10 +33,19 @@ fn samples(kind: &str) -> Vec<Vec<u8>> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{kind}.")))
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with(&format!("{kind}."))
+        })
         .collect();
     paths.sort();
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    paths
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect()
 }
 
 /// The documents of a batch that xmllint finds valid.
@@ -63,11 +76,15 @@ fn the_bare_verdict_is_that_of_libxml2() {
     let edition = editions.get("2017").unwrap();
     let count = number("SIVI_MUTANTS", MUTANTS);
     let seed = number("SIVI_MUTANT_SEED", 2017);
-    let tolerance = Tolerance { empty_is_absent: true, ..Tolerance::default() };
+    let tolerance = Tolerance {
+        empty_is_absent: true,
+        ..Tolerance::default()
+    };
     let folder = tempfile::tempdir().unwrap();
     let (mut accepted, mut refused, mut differing) = (0_usize, 0_usize, Vec::new());
     for (kind_number, message) in edition.messages().enumerate() {
-        let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schemas/2017/{}.xsd", message.name));
+        let schema = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("schemas/2017/{}.xsd", message.name));
         let samples = samples(&message.name);
         assert!(!samples.is_empty(), "no samples of {}", message.name);
         let mut random = Random::new((seed * 1_000 + kind_number) as u64);
@@ -84,7 +101,16 @@ fn the_bare_verdict_is_that_of_libxml2() {
             }
             let expected = oracle(&schema, folder.path(), batch.len());
             for (at, document) in batch.iter().enumerate() {
-                let ours = valid(edition, document, Mode::SchemaOnly);
+                let verdict = validate(edition, document.as_slice(), Mode::SchemaOnly).unwrap();
+                let ours = verdict.is_valid();
+                // libxml2 knows encodings that we refuse, `UTF--8` among them.
+                if verdict
+                    .findings
+                    .iter()
+                    .any(|finding| finding.code == Code::EncodingUnsupported)
+                {
+                    continue;
+                }
                 if ours == expected.contains(&at) {
                     accepted += usize::from(ours);
                     refused += usize::from(!ours);
@@ -105,15 +131,28 @@ fn the_bare_verdict_is_that_of_libxml2() {
             left -= batch.len();
         }
     }
-    println!("{accepted} accepted by both, {refused} refused by both, {} differences", differing.len());
+    println!(
+        "{accepted} accepted by both, {refused} refused by both, {} differences",
+        differing.len()
+    );
     if let Ok(keep) = std::env::var("SIVI_KEEP_DIFFERENCES") {
         for (at, (kind, ours, document)) in differing.iter().enumerate() {
-            std::fs::write(Path::new(&keep).join(format!("{at}.{kind}.{ours}.xml")), document).unwrap();
+            std::fs::write(
+                Path::new(&keep).join(format!("{at}.{kind}.{ours}.xml")),
+                document,
+            )
+            .unwrap();
         }
     }
     for (kind, ours, document) in differing.iter().take(3) {
-        println!("--- {kind}: we say {ours}\n{}", String::from_utf8_lossy(document));
+        println!(
+            "--- {kind}: we say {ours}\n{}",
+            String::from_utf8_lossy(document)
+        );
     }
     assert!(differing.is_empty(), "{} differences", differing.len());
-    assert!(accepted * 20 > refused, "too few mutants are valid to say anything");
+    assert!(
+        accepted * 20 > refused,
+        "too few mutants are valid to say anything"
+    );
 }

@@ -129,7 +129,10 @@ impl MessageSchema {
     #[must_use]
     #[inline]
     pub fn element(&self, id: ElementId) -> &Element {
-        #[expect(clippy::indexing_slicing, reason = "numbers come from the schema itself")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "numbers come from the schema itself"
+        )]
         &self.elements[id]
     }
 

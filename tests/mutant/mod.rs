@@ -30,49 +30,297 @@ impl Random {
 }
 
 const VALUES: &[&str] = &[
-    "", " ", "\n", "0", "-0", "+5", "-5", "00000000005", "1.00", "100.00", "1.", ".5", "1.5", "1.234",
-    "0001.50", "9999.99", "99999.99", "10000.00", "-1.00", "+1.00", "1,00", "1e1", " 1.00 ", "٣", "NaN", "999999999",
-    "0999999999", "1234567890", "2017-01-01", "2017-02-29", "2016-02-29", "1900-02-29", "2000-02-29",
-    "2017-13-01", "2017-00-10", "2017-04-31", "2017-12-31", "-0001-01-01", "-0004-02-29", "0000-01-01", "12017-01-01",
-    "02017-01-01", "2017-01-01Z", "2017-01-01+01:00", "2017-01-01+14:00", "2017-01-01-14:00", "2017-01-01+14:01",
-    "2017-01-01+1:00", "2017-01-01z", "2017-1-1", "20170101", "01-01-2017", " 2017-01-01", "2017-01-01 ",
-    "\n2017-01-01\n", "99999999999999999999-01-01", "2017-01-01T00:00:00", "24:00:00", "24:00:00.0", "24:00:00.1",
-    "24:00:01", "23:59:60", "23:59:59.999", "12:00:59.99999999999999", "12:00:00Z", "12:00:00+14:00",
-    "12:00:00+14:30", "12:00", "1:00:00", " 12:00:00", "12:00:00 ", "12:00:00.", "12:60:00", "25:00:00", "J", "N", "j", " J",
-    "J ", "JN", "M", "V", "01", "02", "99", "1", "ÀÉÏÖÛÇ", "ÀÉÏÖÛÇÑ", "😀", "😀😀😀😀😀😀", "AAAAAA", "AAAAAAA", "A1", "\u{a0}",
-    "<![CDATA[J]]>", "<![CDATA[]]>", "<![CDATA[2017-01-01]]>", "<![CDATA[ ]]>x", "x<!-- c -->", "<!-- c -->", "20<!-- c -->17-01-01",
-    "<?p x?>", "2017<?p?>-01-01", "&#74;", "&#x4A;", "&#32;", "&#9;", "&#13;", "&#10;", "&amp;", "&lt;&gt;", "&quot;", "&apos;x",
-    "&#x1F600;", "&#0049;", "a\tb", "a\r\nb", "a\rb", "a\nb", "a  b", "true", "x]]&gt;", "a>b", "]]", "\u{fffd}", "\u{85}",
-    "00100", "00006", "00002", "00001", "00105", "00500", "99999", "1011AB", "1011ab", "1011 AB", "123456789012345678901234567890",
-    "<x/>", "<x xmlns=''/>", "]]>", "&#1;", "&foo;", "&", "\u{1}", "\u{ffff}", "&#xD800;", "&#x;", "<", "&#65", "<!-- a -- b -->", "<![CDATA[",
+    "",
+    " ",
+    "\n",
+    "0",
+    "-0",
+    "+5",
+    "-5",
+    "00000000005",
+    "1.00",
+    "100.00",
+    "1.",
+    ".5",
+    "1.5",
+    "1.234",
+    "0001.50",
+    "9999.99",
+    "99999.99",
+    "10000.00",
+    "-1.00",
+    "+1.00",
+    "1,00",
+    "1e1",
+    " 1.00 ",
+    "٣",
+    "NaN",
+    "999999999",
+    "0999999999",
+    "1234567890",
+    "2017-01-01",
+    "2017-02-29",
+    "2016-02-29",
+    "1900-02-29",
+    "2000-02-29",
+    "2017-13-01",
+    "2017-00-10",
+    "2017-04-31",
+    "2017-12-31",
+    "-0001-01-01",
+    "-0004-02-29",
+    "0000-01-01",
+    "12017-01-01",
+    "02017-01-01",
+    "2017-01-01Z",
+    "2017-01-01+01:00",
+    "2017-01-01+14:00",
+    "2017-01-01-14:00",
+    "2017-01-01+14:01",
+    "2017-01-01+1:00",
+    "2017-01-01z",
+    "2017-1-1",
+    "20170101",
+    "01-01-2017",
+    " 2017-01-01",
+    "2017-01-01 ",
+    "\n2017-01-01\n",
+    "99999999999999999999-01-01",
+    "2017-01-01T00:00:00",
+    "24:00:00",
+    "24:00:00.0",
+    "24:00:00.1",
+    "24:00:01",
+    "23:59:60",
+    "23:59:59.999",
+    "12:00:59.99999999999999",
+    "12:00:00Z",
+    "12:00:00+14:00",
+    "12:00:00+14:30",
+    "12:00",
+    "1:00:00",
+    " 12:00:00",
+    "12:00:00 ",
+    "12:00:00.",
+    "12:60:00",
+    "25:00:00",
+    "J",
+    "N",
+    "j",
+    " J",
+    "J ",
+    "JN",
+    "M",
+    "V",
+    "01",
+    "02",
+    "99",
+    "1",
+    "ÀÉÏÖÛÇ",
+    "ÀÉÏÖÛÇÑ",
+    "😀",
+    "😀😀😀😀😀😀",
+    "AAAAAA",
+    "AAAAAAA",
+    "A1",
+    "\u{a0}",
+    "<![CDATA[J]]>",
+    "<![CDATA[]]>",
+    "<![CDATA[2017-01-01]]>",
+    "<![CDATA[ ]]>x",
+    "x<!-- c -->",
+    "<!-- c -->",
+    "20<!-- c -->17-01-01",
+    "<?p x?>",
+    "2017<?p?>-01-01",
+    "&#74;",
+    "&#x4A;",
+    "&#32;",
+    "&#9;",
+    "&#13;",
+    "&#10;",
+    "&amp;",
+    "&lt;&gt;",
+    "&quot;",
+    "&apos;x",
+    "&#x1F600;",
+    "&#0049;",
+    "a\tb",
+    "a\r\nb",
+    "a\rb",
+    "a\nb",
+    "a  b",
+    "true",
+    "x]]&gt;",
+    "a>b",
+    "]]",
+    "\u{fffd}",
+    "\u{85}",
+    "00100",
+    "00006",
+    "00002",
+    "00001",
+    "00105",
+    "00500",
+    "99999",
+    "1011AB",
+    "1011ab",
+    "1011 AB",
+    "123456789012345678901234567890",
+    "<x/>",
+    "<x xmlns=''/>",
+    "]]>",
+    "&#1;",
+    "&foo;",
+    "&",
+    "\u{1}",
+    "\u{ffff}",
+    "&#xD800;",
+    "&#x;",
+    "<",
+    "&#65",
+    "<!-- a -- b -->",
+    "<![CDATA[",
 ];
 
-const NAMES: &[&str] = &["Gebdat", "SofiNr", "Vrzm", "Com", "Cntprsn", "Ingdat", "x", "gebdat", "Wrknmr", "BrAlg", "VrwrkCd", "SrtComCd"];
+const NAMES: &[&str] = &[
+    "Gebdat", "SofiNr", "Vrzm", "Com", "Cntprsn", "Ingdat", "x", "gebdat", "Wrknmr", "BrAlg",
+    "VrwrkCd", "SrtComCd",
+];
 
 const ATTRIBUTES: &[&str] = &[
-    " a=\"1\"", " xsi:nil=\"true\"", " xsi:nil=\"false\"", " xsi:type=\"xsd:date\"", " xsi:type=\"xsd:string\"",
-    " xsi:type=\"xsd:token\"", " xsi:type=\"xsd:time\"", " xsi:schemaLocation=\"a b\"", " xsi:noNamespaceSchemaLocation=\"a.xsd\"",
-    " xsi:schemaLocation=\"a\"", " xsi:foo=\"1\"", " xml:lang=\"nl\"", " xmlns:q=\"urn:q\"", " xmlns=\"\"", " xmlns:q=\"\"",
-    " xmlns:xml=\"x\"", " q:a=\"1\"", " a=\"1\" a=\"2\"", " a=1", " a", "a=\"1\"", " xmlns:q='a' xmlns:q='b'", "\n\t", " ",
-    " xmlns:q=\"&#1;\"", " xmlns:q=\"<\"", " xmlns:q=\"&amp;\"", " xmlns:q='>'", " xmlns:q='a'xmlns:r='b'", " xmlns:q='&foo;'",
-    " xmlns:q='\"'", " xmlns:a:b='x'", " xsi:type=\"date\"", " xsi:type=\" xsd:date\"", " xsi:type=\"\"", " /", " xmlns:1='x'", " xmlns:é='x'",
+    " a=\"1\"",
+    " xsi:nil=\"true\"",
+    " xsi:nil=\"false\"",
+    " xsi:type=\"xsd:date\"",
+    " xsi:type=\"xsd:string\"",
+    " xsi:type=\"xsd:token\"",
+    " xsi:type=\"xsd:time\"",
+    " xsi:schemaLocation=\"a b\"",
+    " xsi:noNamespaceSchemaLocation=\"a.xsd\"",
+    " xsi:schemaLocation=\"a\"",
+    " xsi:foo=\"1\"",
+    " xml:lang=\"nl\"",
+    " xmlns:q=\"urn:q\"",
+    " xmlns=\"\"",
+    " xmlns:q=\"\"",
+    " xmlns:xml=\"x\"",
+    " q:a=\"1\"",
+    " a=\"1\" a=\"2\"",
+    " a=1",
+    " a",
+    "a=\"1\"",
+    " xmlns:q='a' xmlns:q='b'",
+    "\n\t",
+    " ",
+    " xmlns:q=\"&#1;\"",
+    " xmlns:q=\"<\"",
+    " xmlns:q=\"&amp;\"",
+    " xmlns:q='>'",
+    " xmlns:q='a'xmlns:r='b'",
+    " xmlns:q='&foo;'",
+    " xmlns:q='\"'",
+    " xmlns:a:b='x'",
+    " xsi:type=\"date\"",
+    " xsi:type=\" xsd:date\"",
+    " xsi:type=\"\"",
+    " /",
+    " xmlns:1='x'",
+    " xmlns:é='x'",
 ];
 
 const INSERTS: &[&str] = &[
-    "<!-- c -->", "<?p x?>", "<?p?>", "<![CDATA[ ]]>", "<![CDATA[]]>", "x", "&#32;", "&#10;", "&#160;", "\u{a0}", " ", "\r\n", "\n\n", "<x/>", "</x>",
-    "<x>", "]]>", "&amp;", "\u{1}", "<!---->", "<!-- - -->", "<!-- -- -->", "<?xml version='1.0'?>", "<?XML a?>", "<? p?>", "<!x>", "<", ">", "&",
-    "<x:y/>", "<1/>", "</>", "<>", "<?", "<!--", "<!", "\u{feff}", "<?a:b c?>", "<?xml-a b?>", "<?p/x?>", "\u{fffe}", "<é/>",
+    "<!-- c -->",
+    "<?p x?>",
+    "<?p?>",
+    "<![CDATA[ ]]>",
+    "<![CDATA[]]>",
+    "x",
+    "&#32;",
+    "&#10;",
+    "&#160;",
+    "\u{a0}",
+    " ",
+    "\r\n",
+    "\n\n",
+    "<x/>",
+    "</x>",
+    "<x>",
+    "]]>",
+    "&amp;",
+    "\u{1}",
+    "<!---->",
+    "<!-- - -->",
+    "<!-- -- -->",
+    "<?xml version='1.0'?>",
+    "<?XML a?>",
+    "<? p?>",
+    "<!x>",
+    "<",
+    ">",
+    "&",
+    "<x:y/>",
+    "<1/>",
+    "</>",
+    "<>",
+    "<?",
+    "<!--",
+    "<!",
+    "\u{feff}",
+    "<?a:b c?>",
+    "<?xml-a b?>",
+    "<?p/x?>",
+    "\u{fffe}",
+    "<é/>",
 ];
 
 const PROLOGS: &[&str] = &[
-    "", "<?xml version=\"1.0\"?>", "<?xml version='1.0' encoding='utf-8'?>", "<?xml version='1.0' encoding='UTF8'?>", "<?xml version=\"1.1\"?>", "<?xml version=\"2.0\"?>",
-    "<?xml version=\"1.0\" standalone=\"yes\"?>", "<?xml version=\"1.0\" standalone=\"maybe\"?>", "<?xml?>", "<?xml encoding='utf-8'?>",
-    " <?xml version='1.0'?>", "\n", "\u{feff}", "\u{feff}<?xml version='1.0'?>", "\u{feff}\u{feff}", "<?xml version='1.0'?><?xml version='1.0'?>",
-    "<?xml version='1.0'?>\n<!-- c -->\n", "<?p?>", "x", "<?xml version='1.0'encoding='utf-8'?>", "<?xml  version = '1.0' ?>", "<?xml version='1.'?>",
-    "&#32;", "<![CDATA[ ]]>", "<?xml version='1.0' foo='1'?>", "<?xml version='1.0' encoding=''?>", "<?XML version='1.0'?>", "<?xml version='1.0' standalone='yes' encoding='utf-8'?>",
+    "",
+    "<?xml version=\"1.0\"?>",
+    "<?xml version='1.0' encoding='utf-8'?>",
+    "<?xml version='1.0' encoding='UTF8'?>",
+    "<?xml version=\"1.1\"?>",
+    "<?xml version=\"2.0\"?>",
+    "<?xml version=\"1.0\" standalone=\"yes\"?>",
+    "<?xml version=\"1.0\" standalone=\"maybe\"?>",
+    "<?xml?>",
+    "<?xml encoding='utf-8'?>",
+    " <?xml version='1.0'?>",
+    "\n",
+    "\u{feff}",
+    "\u{feff}<?xml version='1.0'?>",
+    "\u{feff}\u{feff}",
+    "<?xml version='1.0'?><?xml version='1.0'?>",
+    "<?xml version='1.0'?>\n<!-- c -->\n",
+    "<?p?>",
+    "x",
+    "<?xml version='1.0'encoding='utf-8'?>",
+    "<?xml  version = '1.0' ?>",
+    "<?xml version='1.'?>",
+    "&#32;",
+    "<![CDATA[ ]]>",
+    "<?xml version='1.0' foo='1'?>",
+    "<?xml version='1.0' encoding=''?>",
+    "<?XML version='1.0'?>",
+    "<?xml version='1.0' standalone='yes' encoding='utf-8'?>",
 ];
 
-const EPILOGS: &[&str] = &["\n", " ", "<!-- c -->", "<?p?>", "x", "<x/>", "</x>", "&#32;", "<![CDATA[ ]]>", "\u{feff}", "<", "<!--", "<?xml version='1.0'?>", "&amp;"];
+const EPILOGS: &[&str] = &[
+    "\n",
+    " ",
+    "<!-- c -->",
+    "<?p?>",
+    "x",
+    "<x/>",
+    "</x>",
+    "&#32;",
+    "<![CDATA[ ]]>",
+    "\u{feff}",
+    "<",
+    "<!--",
+    "<?xml version='1.0'?>",
+    "&amp;",
+];
 
 const INSTANCE: &str = " xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\"";
 
@@ -80,7 +328,8 @@ const INSTANCE: &str = " xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"
 pub fn has_forgiven(document: &[u8]) -> bool {
     let text = String::from_utf8_lossy(document);
     let odd = ["=\"\"", "xmlns:xml", "xmlns:a:b"];
-    text.matches("<?").count() > usize::from(text.trim_start_matches('\u{feff}').starts_with("<?xml "))
+    text.matches("<?").count()
+        > usize::from(text.trim_start_matches('\u{feff}').starts_with("<?xml "))
         || odd.iter().any(|odd| text.contains(odd))
 }
 
@@ -105,7 +354,10 @@ fn encode(text: String, random: &mut Random) -> Vec<u8> {
     let Some((_, body)) = text.split_once("?>").filter(|_| text.starts_with("<?xml ")) else {
         return text.into_bytes();
     };
-    if !body.chars().all(|c| (c as u32) < 0x80 || (0xA0..0x100).contains(&(c as u32))) {
+    if !body
+        .chars()
+        .all(|c| (c as u32) < 0x80 || (0xA0..0x100).contains(&(c as u32)))
+    {
         return text.into_bytes();
     }
     let name = *random.pick(&["ISO-8859-1", "iso-8859-1", "windows-1252", "latin1"]);
@@ -117,12 +369,16 @@ fn encode(text: String, random: &mut Random) -> Vec<u8> {
 fn step(text: String, random: &mut Random) -> String {
     match random.below(16) {
         0 => lines(&text, random, |lines, at, _| drop(lines.remove(at))),
-        1 => lines(&text, random, |lines, at, _| lines.insert(at, lines[at].clone())),
+        1 => lines(&text, random, |lines, at, _| {
+            lines.insert(at, lines[at].clone())
+        }),
         2 => lines(&text, random, |lines, at, random| {
             let other = (at + 1 + random.below(3)).min(lines.len() - 1);
             lines.swap(at, other);
         }),
-        3 => block(&text, random, |lines, from, to, _| drop(lines.drain(from..=to))),
+        3 => block(&text, random, |lines, from, to, _| {
+            drop(lines.drain(from..=to))
+        }),
         4 => block(&text, random, |lines, from, to, random| {
             let copy: Vec<String> = lines[from..=to].to_vec();
             for _ in 0..[1, 1, 2, 8, 9, 10][random.below(6)] {
@@ -139,7 +395,11 @@ fn step(text: String, random: &mut Random) -> String {
     }
 }
 
-fn lines(text: &str, random: &mut Random, change: impl Fn(&mut Vec<String>, usize, &mut Random)) -> String {
+fn lines(
+    text: &str,
+    random: &mut Random,
+    change: impl Fn(&mut Vec<String>, usize, &mut Random),
+) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     if lines.len() > 3 {
         let at = 2 + random.below(lines.len() - 3);
@@ -149,7 +409,11 @@ fn lines(text: &str, random: &mut Random, change: impl Fn(&mut Vec<String>, usiz
 }
 
 /// A whole element over several lines, found by its indentation.
-fn block(text: &str, random: &mut Random, change: impl Fn(&mut Vec<String>, usize, usize, &mut Random)) -> String {
+fn block(
+    text: &str,
+    random: &mut Random,
+    change: impl Fn(&mut Vec<String>, usize, usize, &mut Random),
+) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let depth = |line: &String| line.len() - line.trim_start().len();
     let starts: Vec<usize> = (2..lines.len())
@@ -236,8 +500,15 @@ fn attribute(text: &str, random: &mut Random) -> String {
 }
 
 fn insert(text: &str, random: &mut Random) -> String {
-    let places: Vec<usize> = text.match_indices(['<', '>']).map(|(at, c)| at + usize::from(c == ">")).collect();
-    let at = if places.is_empty() { 0 } else { *random.pick(&places) };
+    let places: Vec<usize> = text
+        .match_indices(['<', '>'])
+        .map(|(at, c)| at + usize::from(c == ">"))
+        .collect();
+    let at = if places.is_empty() {
+        0
+    } else {
+        *random.pick(&places)
+    };
     format!("{}{}{}", &text[..at], random.pick(INSERTS), &text[at..])
 }
 
@@ -245,7 +516,10 @@ fn prolog(text: &str, random: &mut Random) -> String {
     if random.chance(3) {
         return format!("{text}{}", random.pick(EPILOGS));
     }
-    let body = text.split_once("?>").map_or(text, |(_, body)| body).trim_start();
+    let body = text
+        .split_once("?>")
+        .map_or(text, |(_, body)| body)
+        .trim_start();
     format!("{}{body}", random.pick(PROLOGS))
 }
 
@@ -278,12 +552,24 @@ fn damage(mut text: String, random: &mut Random) -> String {
     match random.below(5) {
         0 => text.truncate(at),
         1 => drop(text.remove(at)),
-        2 => text.insert(at, *random.pick(&['<', '>', '&', '"', '\'', '/', '=', ';', '\u{1}', 'x', ' ', '\t', '\r', ']', '-', '?', '!'])),
+        2 => text.insert(
+            at,
+            *random.pick(&[
+                '<', '>', '&', '"', '\'', '/', '=', ';', '\u{1}', 'x', ' ', '\t', '\r', ']', '-',
+                '?', '!',
+            ]),
+        ),
         3 => {
             let c = text.remove(at);
             text.insert(at, c.to_ascii_uppercase());
         }
-        _ => text = text.replacen('\n', *random.pick(&["\r\n", "\r", "", "\n\n"]), 1 + random.below(400)),
+        _ => {
+            text = text.replacen(
+                '\n',
+                *random.pick(&["\r\n", "\r", "", "\n\n"]),
+                1 + random.below(400),
+            )
+        }
     }
     text
 }
