@@ -226,8 +226,8 @@ impl State {
                 self.leave();
                 Ok(Event::End)
             }
-            Token::Text(text) => self.text(borrowed(text.into_inner()), resolved),
-            Token::CData(text) => self.cdata(borrowed(text.into_inner()), resolved),
+            Token::Text(text) => self.text(borrowed(&text.into_inner()), resolved),
+            Token::CData(text) => self.cdata(borrowed(&text.into_inner()), resolved),
             Token::GeneralRef(name) => self.reference(&name, resolved),
             Token::Comment(text) => check_text(&text, false).map(|_| Event::Nothing),
             Token::Decl(content) => self.declaration(&content),
@@ -446,7 +446,7 @@ impl State {
 }
 
 /// Tokens of a buffered source borrow from the buffer.
-fn borrowed(text: Cow<'_, str>) -> &str {
+fn borrowed<'a>(text: &Cow<'a, str>) -> &'a str {
     if let Cow::Borrowed(text) = text {
         text
     } else {

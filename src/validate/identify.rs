@@ -52,7 +52,7 @@ impl Header {
                         2 => in_header = edition.has_term(start.local(), Term::Header),
                         3 => {
                             in_code =
-                                in_header && edition.has_term(start.local(), Term::MessageCode)
+                                in_header && edition.has_term(start.local(), Term::MessageCode);
                         }
                         _ => {}
                     }

@@ -2,10 +2,11 @@
 
 use super::document::Document;
 use super::findings::Findings;
+use super::frame::Header;
 use super::identify::identify;
 use super::schema::MessageSchema;
 use super::types::{Builtin, SimpleType};
-use super::walk::{Header, Walk};
+use super::walk::Walk;
 use super::{Edition, Mode, Tolerance};
 use crate::domain::{Code, Finding, Severity};
 use crate::parse::{

@@ -134,7 +134,13 @@ pub fn simple_type(file: &Path, node: &Node, named: &Named<'_>) -> Result<Simple
             .ok_or_else(|| error(facet, format!("xsd:{} without a value", facet.tag)))?;
         match facet.tag.as_str() {
             "enumeration" => codes.push(value.to_owned()),
-            "pattern" => patterns.push(value),
+            "pattern" => {
+                // Each has to be understood by itself before they are joined.
+                named
+                    .pattern(value)
+                    .map_err(|reason| error(facet, reason))?;
+                patterns.push(value);
+            }
             _ => apply(&mut found, &facet.tag, value).map_err(|reason| error(facet, reason))?,
         }
     }
@@ -178,10 +184,6 @@ fn set_patterns(
         [] => {}
         [only] => found.patterns.push(named.pattern(only)?),
         several => {
-            // Each has to be understood by itself before they are joined.
-            for pattern in several {
-                named.pattern(pattern)?;
-            }
             let joined: Vec<_> = several
                 .iter()
                 .map(|pattern| format!("({pattern})"))

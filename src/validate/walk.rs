@@ -6,6 +6,7 @@
 
 use super::document::Document;
 use super::findings::{Findings, Mark};
+use super::frame::{Count, Frame, Header, Place};
 use super::lexical::Rules;
 use super::schema::{ElementId, MessageSchema};
 use super::types::{Fault, SimpleType};
@@ -15,51 +16,6 @@ use crate::parse::{EVENT_BYTES, NamespaceId};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-/// How often a particle occurred.
-#[derive(Clone, Copy, Default)]
-struct Count {
-    /// In the message as written.
-    seen: u32,
-    /// Of those, not treated as absent.
-    kept: u32,
-}
-
-/// An open element.
-struct Frame {
-    element: ElementId,
-    /// Place among equal siblings, from 1.
-    position: u32,
-    /// Its particle in the sequence of its parent.
-    particle: usize,
-    /// The cursor of the parent before this element.
-    parent_cursor: usize,
-    /// The particle that comes next.
-    cursor: usize,
-    /// Where the counts of its particles begin.
-    counts: usize,
-    /// Children that the schema does not know.
-    unknown: u32,
-    /// Something within it is not empty.
-    filled: bool,
-    /// Text between its elements was reported.
-    text_reported: bool,
-    /// A leaf with elements in it: its value means nothing.
-    broken: bool,
-    offset: u64,
-    mark: Mark,
-    /// Nodes of the document before this one.
-    nodes: usize,
-    /// The type that `xsi:type` put in place of the declared one.
-    substitute: Option<SimpleType>,
-}
-
-/// What a message says about itself before it may turn out to be invalid.
-#[derive(Default)]
-pub(super) struct Header {
-    pub berrefnr: Option<Zeroizing<String>>,
-    pub receipt_wanted: Option<bool>,
-}
 
 /// The state of a pass.
 pub(super) struct Walk<'a> {
@@ -228,7 +184,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call makes one frame")]
     fn open(
         &mut self,
         element: ElementId,
@@ -415,7 +370,7 @@ impl<'a> Walk<'a> {
     /// The declared type of the open element gives way to another.
     pub fn substitute(&mut self, other: SimpleType) {
         if let Some(frame) = self.frames.last_mut() {
-            frame.substitute = Some(other);
+            frame.substitute = Some(Box::new(other));
         }
     }
 
@@ -542,7 +497,7 @@ impl<'a> Walk<'a> {
             return true;
         };
         let substitute = frame.substitute.take();
-        let leaf = substitute.as_ref().unwrap_or(declared);
+        let leaf = substitute.as_deref().unwrap_or(declared);
         let raw = std::mem::take(&mut self.value);
         let value = leaf.white_space.apply(&raw);
         let blank = value
@@ -605,15 +560,4 @@ impl<'a> Walk<'a> {
             _ => {}
         }
     }
-}
-
-/// The place of a finding.
-#[derive(Clone, Copy)]
-pub(super) enum Place {
-    /// The open element.
-    Open,
-    /// Somewhere within the open element, at this offset.
-    Within(u64),
-    /// A child of the open element that the schema does not know.
-    Unknown(u64),
 }
