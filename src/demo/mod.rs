@@ -41,7 +41,10 @@ pub fn run(once: bool) -> Result<(), String> {
 
 async fn play(stage: &Stage) -> Result<(), String> {
     println!("sivi-gateway demo");
-    println!("A real gateway on {}, its data in a folder that is thrown away.\n", stage.url());
+    println!(
+        "A real gateway on {}, its data in a folder that is thrown away.\n",
+        stage.url()
+    );
     println!("1. Three payroll providers send\n");
     let mut surprises = Vec::new();
     for step in STEPS.iter().filter(|step| step.party != "arbo-noord") {
@@ -63,17 +66,28 @@ async fn play(stage: &Stage) -> Result<(), String> {
     if surprises.is_empty() {
         return Ok(());
     }
-    Err(format!("the demo did not go as planned:\n{}", surprises.join("\n")))
+    Err(format!(
+        "the demo did not go as planned:\n{}",
+        surprises.join("\n")
+    ))
 }
 
 async fn send(stage: &Stage, step: &Step) -> Result<Option<String>, String> {
     let answer = stage.post(step.party, &step.message(stage.today())).await?;
-    println!("  {:<10} {:<44} {}", step.sender, step.what, outcome(&answer));
+    println!(
+        "  {:<10} {:<44} {}",
+        step.sender,
+        step.what,
+        outcome(&answer)
+    );
     for finding in answer.findings() {
         println!("  {:<10}   {}", "", shown(finding));
     }
     Ok((answer.status != step.status).then(|| {
-        format!("{}: {} instead of {}", step.file, answer.status, step.status)
+        format!(
+            "{}: {} instead of {}",
+            step.file, answer.status, step.status
+        )
     }))
 }
 
@@ -89,13 +103,24 @@ fn outcome(answer: &Answer) -> String {
 }
 
 fn shown(finding: &Value) -> String {
-    let text = |key: &str| finding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        finding
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let number = |key: &str| finding.get(key).and_then(Value::as_u64).unwrap_or_default();
     let place = match number("line") {
         0 => String::new(),
         line => format!("line {line}, column {}: ", number("column")),
     };
-    format!("{place}{} {}: {}", text("severity"), text("code"), text("message"))
+    format!(
+        "{place}{} {}: {}",
+        text("severity"),
+        text("code"),
+        text("message")
+    )
 }
 
 /// Polls until the inbox is empty; acknowledges; shows what came.
@@ -110,7 +135,13 @@ async fn take(stage: &Stage, party: &str) -> Result<Vec<String>, String> {
         for message in &messages {
             let text = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
             let xml = text("xml");
-            println!("  {:<10} {:<20} {:<18} {}", party, text("message_type"), text("tenant"), summary(xml));
+            println!(
+                "  {:<10} {:<20} {:<18} {}",
+                party,
+                text("message_type"),
+                text("tenant"),
+                summary(xml)
+            );
             ids.push(text("id").to_owned());
             all.push(xml.to_owned());
         }
@@ -123,14 +154,22 @@ async fn take(stage: &Stage, party: &str) -> Result<Vec<String>, String> {
 fn summary(xml: &str) -> String {
     let count = |tag: &str| xml.matches(&format!("<{tag}>")).count();
     let texts = |tag: &str| -> Vec<&str> {
-        xml.split(&format!("<{tag}>")).skip(1).filter_map(|rest| rest.split('<').next()).collect()
+        xml.split(&format!("<{tag}>"))
+            .skip(1)
+            .filter_map(|rest| rest.split('<').next())
+            .collect()
     };
     let mut summary = match count("Wrknmr") {
         0 => String::new(),
         1 => "1 person".to_owned(),
         many => format!("{many} persons"),
     };
-    for (tag, word) in [("VrzmgvlVnrMld", "report"), ("PrcVrzm", "%"), ("DatHrstld", "recovered"), ("OmsSrtAfspraak", "kind")] {
+    for (tag, word) in [
+        ("VrzmgvlVnrMld", "report"),
+        ("PrcVrzm", "%"),
+        ("DatHrstld", "recovered"),
+        ("OmsSrtAfspraak", "kind"),
+    ] {
         let found = texts(tag);
         if !found.is_empty() {
             let _ = write!(summary, ", {word} {}", found.join(" and "));
@@ -148,7 +187,10 @@ async fn withheld(stage: &Stage) -> Result<String, String> {
     let mut out = String::new();
     for ((tenant, message_type, rule), count) in by_rule {
         let why = script::explain_rule(&rule);
-        let _ = writeln!(out, "  {tenant:<18} {message_type:<36} {count:>3} × {rule:<24} {why}");
+        let _ = writeln!(
+            out,
+            "  {tenant:<18} {message_type:<36} {count:>3} × {rule:<24} {why}"
+        );
     }
     Ok(out)
 }
@@ -159,7 +201,11 @@ fn look_for_numbers(handed_out: &[String]) -> Option<String> {
     let digits = |text: &str| -> String { text.chars().filter(char::is_ascii_digit).collect() };
     let found = handed_out
         .iter()
-        .filter(|xml| planted.iter().any(|number| xml.contains(number) || digits(xml).contains(number)))
+        .filter(|xml| {
+            planted
+                .iter()
+                .any(|number| xml.contains(number) || digits(xml).contains(number))
+        })
         .count();
     println!("\n5. The proof\n");
     println!(

@@ -73,7 +73,9 @@ fn with_days(text: &str, today: Date) -> String {
 
 /// The citizen service numbers of the samples.
 pub(super) fn planted_numbers() -> BTreeSet<String> {
-    let elements = STEPS.iter().flat_map(|step| step.text.split("SofiNr>").skip(1).step_by(2));
+    let elements = STEPS
+        .iter()
+        .flat_map(|step| step.text.split("SofiNr>").skip(1).step_by(2));
     elements
         .filter_map(|rest| rest.split('<').next())
         .map(|number| format!("{:0>9}", number.trim()))
@@ -107,7 +109,10 @@ mod tests {
     #[test]
     fn days_count_from_today() {
         let today: Date = "2026-03-01".parse().unwrap();
-        assert_eq!(with_days("a {today-1} {today+31} {today-0}", today), "a 2026-02-28 2026-04-01 2026-03-01");
+        assert_eq!(
+            with_days("a {today-1} {today+31} {today-0}", today),
+            "a 2026-02-28 2026-04-01 2026-03-01"
+        );
     }
 
     #[test]

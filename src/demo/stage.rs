@@ -20,7 +20,8 @@ use crate::store::{ApiKey, Store, WithheldCount};
 use crate::toml_file::TomlFile;
 
 const DIRECTORY: &str = include_str!("directory.toml");
-const SETTINGS: &str = "listen = \"127.0.0.1:0\"\ndata_dir = \".\"\nadmin.listen = \"127.0.0.1:0\"\n";
+const SETTINGS: &str =
+    "listen = \"127.0.0.1:0\"\ndata_dir = \".\"\nadmin.listen = \"127.0.0.1:0\"\n";
 
 /// A running gateway with a key for each partner.
 pub(super) struct Stage {
@@ -43,7 +44,11 @@ pub(super) struct Answer {
 
 impl Answer {
     pub fn findings(&self) -> impl Iterator<Item = &Value> {
-        self.body.get("findings").and_then(Value::as_array).into_iter().flatten()
+        self.body
+            .get("findings")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -54,7 +59,9 @@ impl Stage {
         let folder = tempfile::tempdir().map_err(|cause| say(&cause))?;
         let settings = settings(&folder)?;
         let clock = Clock::system();
-        let base = Base::open(settings.clone(), clock.clone()).await.map_err(|cause| say(&cause))?;
+        let base = Base::open(settings.clone(), clock.clone())
+            .await
+            .map_err(|cause| say(&cause))?;
         let file = TomlFile::parse("directory.toml", DIRECTORY.to_owned()).map_err(|c| say(&c))?;
         let file = DirectoryFile::read(vec![file]).map_err(|cause| say(&cause))?;
         apply_file(&base, &file).await?;
@@ -62,7 +69,9 @@ impl Stage {
         for party in file.directory().parties.keys() {
             keys.insert(party.to_string(), issue(&base, party).await?);
         }
-        let app = App::bind(settings, clock.clone()).await.map_err(|cause| say(&cause))?;
+        let app = App::bind(settings, clock.clone())
+            .await
+            .map_err(|cause| say(&cause))?;
         let address = app.address().map_err(|cause| say(&cause))?;
         let stop = app.stop_token();
         let client = client(&folder)?;
@@ -116,36 +125,56 @@ impl Stage {
             .body(xml.to_owned());
         let response = request.send().await.map_err(|cause| cause.to_string())?;
         let status = response.status().as_u16();
-        let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let kind = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok());
         let is_xml = kind.is_some_and(|kind| kind.starts_with("application/xml"));
         let text = response.text().await.map_err(|cause| cause.to_string())?;
-        Ok(Answer { status, is_xml, body: serde_json::from_str(&text).unwrap_or_default() })
+        Ok(Answer {
+            status,
+            is_xml,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+        })
     }
 
     pub async fn lease(&self, party: &str) -> Result<Vec<Value>, String> {
         let body = self.call(party, "lease?limit=100", None).await?;
-        Ok(body.get("messages").and_then(Value::as_array).cloned().unwrap_or_default())
+        Ok(body
+            .get("messages")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default())
     }
 
     pub async fn ack(&self, party: &str, ids: &[String]) -> Result<(), String> {
-        self.call(party, "ack", Some(json!({ "ids": ids }))).await.map(|_| ())
+        self.call(party, "ack", Some(json!({ "ids": ids })))
+            .await
+            .map(|_| ())
     }
 
     async fn call(&self, party: &str, path: &str, body: Option<Value>) -> Result<Value, String> {
-        let mut request =
-            self.client.post(format!("{}/v1/inbox/{path}", self.url)).bearer_auth(self.key(party));
+        let mut request = self
+            .client
+            .post(format!("{}/v1/inbox/{path}", self.url))
+            .bearer_auth(self.key(party));
         if let Some(body) = body {
             request = request.json(&body);
         }
         let response = request.send().await.map_err(|cause| cause.to_string())?;
-        let response = response.error_for_status().map_err(|cause| cause.to_string())?;
+        let response = response
+            .error_for_status()
+            .map_err(|cause| cause.to_string())?;
         response.json().await.map_err(|cause| cause.to_string())
     }
 
     /// The operator's counts of today.
     pub async fn withheld(&self) -> Result<Vec<WithheldCount>, String> {
         let today = self.today();
-        self.store.withheld_counts(today..=today, None).await.map_err(|cause| cause.to_string())
+        self.store
+            .withheld_counts(today..=today, None)
+            .await
+            .map_err(|cause| cause.to_string())
     }
 }
 
@@ -156,7 +185,8 @@ fn settings(folder: &TempDir) -> Result<Settings, String> {
 
 /// A client that trusts the gateway's own certificate and no other.
 fn client(folder: &TempDir) -> Result<Client, String> {
-    let pem = std::fs::read(folder.path().join("self-signed.crt")).map_err(|cause| cause.to_string())?;
+    let pem =
+        std::fs::read(folder.path().join("self-signed.crt")).map_err(|cause| cause.to_string())?;
     let certificate = reqwest::Certificate::from_pem(&pem).map_err(|cause| cause.to_string())?;
     Client::builder()
         .tls_certs_only([certificate])
@@ -176,6 +206,9 @@ async fn issue(base: &Base, party: &PartyId) -> Result<String, String> {
         revoked_at: None,
         last_used_at: None,
     };
-    base.store.insert_api_key(stored).await.map_err(|cause| cause.to_string())?;
+    base.store
+        .insert_api_key(stored)
+        .await
+        .map_err(|cause| cause.to_string())?;
     Ok(key.text().to_owned())
 }

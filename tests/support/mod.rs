@@ -143,13 +143,25 @@ impl Gateway {
             .build()
             .unwrap();
         let served = Some(tokio::spawn(app.run()));
-        Self { url, admin, client, keys, clock, folder, base, stop, served }
+        Self {
+            url,
+            admin,
+            client,
+            keys,
+            clock,
+            folder,
+            base,
+            stop,
+            served,
+        }
     }
 
     /// Applies more directory lines and waits until the daemon uses them.
     pub async fn apply(&self, directory: &str) {
         let before = self.base.store.changes_version().await.unwrap();
-        apply_file(&self.base, &read_directory(directory)).await.unwrap();
+        apply_file(&self.base, &read_directory(directory))
+            .await
+            .unwrap();
         assert_ne!(before, self.base.store.changes_version().await.unwrap());
         // The daemon looks every second; the contract gives five.
         tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -181,7 +193,10 @@ impl Gateway {
 
     /// GETs a path as a party.
     pub async fn get(&self, party: &str, path: &str) -> Response {
-        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.keys[party]);
+        let request = self
+            .client
+            .get(format!("{}{path}", self.url))
+            .bearer_auth(&self.keys[party]);
         request.send().await.unwrap()
     }
 
@@ -205,7 +220,10 @@ impl Gateway {
         let path = format!("/v1/inbox/lease?{query}");
         let response = self.post_json(party, &path, json!({})).await;
         assert_eq!(response.status(), 200);
-        response.json::<Value>().await.unwrap()["messages"].as_array().unwrap().clone()
+        response.json::<Value>().await.unwrap()["messages"]
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// Leases and acknowledges everything; gives the XML in order.
@@ -217,7 +235,9 @@ impl Gateway {
                 return all;
             }
             let ids: Vec<&str> = leased.iter().map(|m| m["id"].as_str().unwrap()).collect();
-            let acked = self.post_json(party, "/v1/inbox/ack", json!({ "ids": ids })).await;
+            let acked = self
+                .post_json(party, "/v1/inbox/ack", json!({ "ids": ids }))
+                .await;
             assert_eq!(acked.json::<Value>().await.unwrap()["unknown"], json!([]));
             all.extend(leased.iter().map(|m| m["xml"].as_str().unwrap().to_owned()));
         }
@@ -297,11 +317,19 @@ impl Default for Absence {
 }
 
 fn element(tag: &str, text: Option<&String>) -> String {
-    text.map(|text| format!("<{tag}>{text}</{tag}>")).unwrap_or_default()
+    text.map(|text| format!("<{tag}>{text}</{tag}>"))
+        .unwrap_or_default()
 }
 
 /// `BrAlg` of a message.
-pub fn header(code: &str, version: &str, sender: &str, receiver: &str, berrefnr: &str, test: &str) -> String {
+pub fn header(
+    code: &str,
+    version: &str,
+    sender: &str,
+    receiver: &str,
+    berrefnr: &str,
+    test: &str,
+) -> String {
     format!(
         "<BrAlg><BrCd>{code}</BrCd><VnrBrCd>{version}</VnrBrCd><AandatBr>2026-11-22</AandatBr>\
          <AantijdBr>10:00:00</AantijdBr><IdInzndr>{sender}</IdInzndr><IdOntvngr>{receiver}</IdOntvngr>\
@@ -312,7 +340,11 @@ pub fn header(code: &str, version: &str, sender: &str, receiver: &str, berrefnr:
 impl Absence {
     /// A new report of this person and case.
     pub fn of(person: &str, case: &str) -> Self {
-        Self { person: person.to_owned(), case: case.to_owned(), ..Self::default() }
+        Self {
+            person: person.to_owned(),
+            case: case.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// The employee group.
@@ -352,7 +384,14 @@ impl Absence {
     /// The message.
     pub fn xml(&self) -> String {
         absences(
-            &header("00100", "00006", self.sender, self.receiver, &self.berrefnr, self.test),
+            &header(
+                "00100",
+                "00006",
+                self.sender,
+                self.receiver,
+                &self.berrefnr,
+                self.test,
+            ),
             &[(self.employer, vec![self.employee()])],
         )
     }
