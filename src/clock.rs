@@ -33,6 +33,10 @@ impl Clock {
     }
 
     /// This moment.
+    ///
+    /// # Panics
+    ///
+    /// Never: no holder of a manual clock panics.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -43,6 +47,10 @@ impl Clock {
     }
 
     /// Moves a manual clock; a system clock is left alone.
+    ///
+    /// # Panics
+    ///
+    /// When the time would leave the range of a timestamp.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(at) = &self.0 {
             let mut at = at.lock().expect("no holder panics");
@@ -64,6 +72,10 @@ impl Clock {
 }
 
 /// What a Dutch wall clock shows at `at`.
+///
+/// # Panics
+///
+/// Never: the time zone is built into the binary.
 #[must_use]
 pub fn civil_at(at: Timestamp) -> DateTime {
     let amsterdam = TimeZone::get("Europe/Amsterdam").expect("the zone is built in");

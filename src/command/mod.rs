@@ -8,6 +8,7 @@ mod check;
 mod explain;
 mod key;
 mod serve;
+mod validate;
 
 pub use apply::apply_file;
 
@@ -169,7 +170,7 @@ impl From<crate::store::Error> for Failure {
 pub fn run(arguments: Arguments) -> ExitCode {
     let Arguments { config, command } = arguments;
     let outcome = match command {
-        Command::Validate(asked) => return validate(config.as_deref(), &asked),
+        Command::Validate(asked) => return validate::validate(config.as_deref(), &asked),
         Command::Serve => serve::serve(config.as_deref()),
         Command::Demo(asked) => crate::demo::run(asked.once).map_err(Failure::Environment),
         Command::Explain(asked) => explain::explain(config.as_deref(), &asked),
@@ -206,33 +207,4 @@ fn on_runtime<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 
 async fn open(config: Option<&Path>, clock: Clock) -> Result<Base, Failure> {
     Ok(Base::open(settings(config)?, clock).await?)
-}
-
-fn validate(config: Option<&Path>, asked: &ValidateArguments) -> ExitCode {
-    let loaded = settings(config).and_then(|settings| {
-        crate::setup::Foundation::load(settings).map_err(Failure::environment)
-    });
-    let standing = loaded.and_then(|foundation| {
-        foundation
-            .standing(&asked.edition, "default")
-            .map_err(Failure::environment)
-    });
-    let standing = match standing {
-        Ok(standing) => standing,
-        Err(Failure::No(why) | Failure::Environment(why)) => {
-            eprintln!("{why}");
-            return ExitCode::from(2);
-        }
-    };
-    let format = match asked.format {
-        Format::Text => crate::validate::command::Format::Text,
-        Format::Json => crate::validate::command::Format::Json,
-    };
-    let tolerance = (!asked.schema_only).then_some(&standing.tolerance);
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let run = crate::validate::command::run;
-    match run(&asked.files, &standing.edition, format, tolerance, &mut out) {
-        Ok(code) => ExitCode::from(code),
-        Err(_) => ExitCode::from(2),
-    }
 }

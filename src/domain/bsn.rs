@@ -24,22 +24,16 @@ impl Bsn {
     ///
     /// One variant of [`BsnError`] per broken rule; none carries the input.
     pub fn parse(text: &str) -> Result<Self, BsnError> {
-        let mut digits = [0_u8; Self::DIGITS];
-        let mut count = 0;
+        let (mut value, mut count) = (0_u64, 0);
         for byte in text.bytes() {
             match byte {
                 b'.' | b' ' => {}
                 b'0'..=b'9' => {
-                    // Leading zeros beyond the ninth digit carry no value.
-                    if count == Self::DIGITS {
-                        if digits[0] != 0 {
-                            return Err(BsnError::Length);
-                        }
-                        digits.copy_within(1.., 0);
-                        count -= 1;
-                    }
-                    digits[count] = byte - b'0';
+                    value = value * 10 + u64::from(byte - b'0');
                     count += 1;
+                    if value >= 10_u64.pow(9) {
+                        return Err(BsnError::Length);
+                    }
                 }
                 _ => return Err(BsnError::NotDigits),
             }
@@ -47,9 +41,10 @@ impl Bsn {
         if count < Self::DIGITS - 1 {
             return Err(BsnError::Length);
         }
-        if count == Self::DIGITS - 1 {
-            digits.copy_within(..Self::DIGITS - 1, 1);
-            digits[0] = 0;
+        let mut digits = [0_u8; Self::DIGITS];
+        for digit in digits.iter_mut().rev() {
+            *digit = u8::try_from(value % 10).expect("below ten");
+            value /= 10;
         }
         if !passes_eleven_test(&digits) {
             digits.zeroize();
@@ -62,7 +57,7 @@ impl Bsn {
     /// its leading zero.
     #[must_use]
     pub fn is_spelled_by(&self, digits: &[u8]) -> bool {
-        digits == self.0 || (self.0[0] == 0 && digits == &self.0[1..])
+        digits == self.0 || self.0.strip_prefix(&[0]) == Some(digits)
     }
 }
 

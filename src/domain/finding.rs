@@ -259,6 +259,10 @@ codes! {
     ReferenceDate = "reference_date", Warning,
         "The creation date of the message is more than a day ahead.",
         "De aanmaakdatum van het bericht ligt meer dan een dag in de toekomst.";
+    /// The file is too large for the business rules of the `validate` command.
+    RulesSkipped = "rules_skipped", Warning,
+        "The business rules were not checked: the file is larger than 16 MiB.",
+        "De bedrijfsregels zijn niet gecontroleerd: het bestand is groter dan 16 MiB.";
     /// `SofiNr` fails the eleven-test.
     BsnInvalid = "bsn_invalid", Warning,
         "The citizen service number fails the eleven-test.",

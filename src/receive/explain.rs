@@ -50,7 +50,9 @@ pub async fn explain(
         return Err(ExplainError::PartyUnknown);
     }
     let now = intake.clock.now();
-    let (preparation, outline) = prepare::prepare(setup, party, body, now);
+    let today = clock::civil_at(now).date();
+    let (preparation, outline) =
+        prepare::prepare(setup.standing(party), &setup.policy, body, today);
     if let Err(refusal) = super::intake::check_sender(setup, party, &preparation, &outline, body) {
         return Ok(refused(setup, party, &findings_in(refusal)));
     }

@@ -81,10 +81,13 @@ impl Intake {
         let _gate = self.gate.read().await;
         let setup = &*self.current.get();
         let now = self.clock.now();
+        let today = clock::civil_at(now).date();
         let (preparation, outline) = if body.len() > LARGE {
-            tokio::task::block_in_place(|| prepare::prepare(setup, party, body, now))
+            tokio::task::block_in_place(|| {
+                prepare::prepare(setup.standing(party), &setup.policy, body, today)
+            })
         } else {
-            prepare::prepare(setup, party, body, now)
+            prepare::prepare(setup.standing(party), &setup.policy, body, today)
         };
         match self
             .decide(setup, party, body, now, preparation, &outline)
@@ -339,7 +342,12 @@ impl Intake {
     /// while any of it has to wait, all of it waits.
     async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<bool, AcceptError> {
         let now = self.clock.now();
-        let (preparation, _) = prepare::prepare(setup, &item.party, &item.xml, now);
+        let (preparation, _) = prepare::prepare(
+            setup.standing(&item.party),
+            &setup.policy,
+            &item.xml,
+            clock::civil_at(now).date(),
+        );
         let Preparation::Ready(prepared) = preparation else {
             return Ok(false);
         };

@@ -18,6 +18,7 @@ pub use body::BodyLimits;
 pub use explain::{ExplainError, explain};
 pub use intake::Intake;
 pub use pace::Pace;
+pub use prepare::examine;
 pub use routes::{Reception, routes};
 
 use crate::http::{Kind, Problem};

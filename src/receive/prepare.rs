@@ -1,17 +1,17 @@
 //! From bytes to a message that can be planned: parse, validate, strip the
 //! citizen service number, normalise, model, business rules.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::civil::Date;
 
-use crate::clock;
-use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
+use crate::domain::{Code, Finding, KeyedHash, Severity};
 use crate::parse;
-use crate::policy::{self, Stripped};
-use crate::setup::Setup;
+use crate::policy::{self, Policy, Stripped};
+use crate::setup::{Setup, Standing};
 use crate::translate::{self, Kind, Mapping, Message, Remark};
-use crate::validate::{self, Document, Edition, NodeId, RejectKind, Term};
+use crate::validate::{self, Document, Edition, MAX_FINDINGS, NodeId, RejectKind, Term};
 
 /// A message that went through all stages before routing.
 #[derive(Debug)]
@@ -79,15 +79,15 @@ impl Prepared<'_> {
     }
 }
 
-/// Runs the stages before routing on `body`, for a message of `party`.
+/// Runs the stages before routing on `body`, which came on the Dutch day
+/// `today` from a party of this standing.
 #[must_use]
 pub fn prepare<'b>(
-    setup: &Setup,
-    party: &PartyId,
+    standing: &Standing,
+    policy: &Policy,
     body: &'b [u8],
-    now: Timestamp,
+    today: Date,
 ) -> (Preparation<'b>, Outline) {
-    let standing = setup.standing(party);
     let edition = &standing.edition;
     let read = match validate::read(edition, body, &standing.tolerance) {
         Ok(read) => read,
@@ -108,21 +108,16 @@ pub fn prepare<'b>(
         }
     };
     let outline = outline_of(&read.document);
-    let (mut stripped, mut remarks) = policy::strip(read.document, &setup.policy.parts().bsn);
+    let (mut stripped, mut remarks) = policy::strip(read.document, &policy.parts().bsn);
     remarks.extend(translate::normalise(
         stripped.document_mut(),
         &standing.mapping,
     ));
     let model = translate::read(stripped.document(), &standing.mapping);
-    let today = clock::civil_at(now).date();
     remarks.extend(translate::check(&model, stripped.document(), today));
     let mut findings = read.findings;
-    findings.extend(findings_for(
-        stripped.document(),
-        body,
-        remarks,
-        &standing.mapping,
-    ));
+    let document = stripped.document();
+    findings.extend(findings_for(document, body, remarks, &standing.mapping));
     let prepared = Prepared {
         edition: Arc::clone(edition),
         stripped,
@@ -148,21 +143,30 @@ fn findings_for(
     remarks: impl IntoIterator<Item = Remark>,
     mapping: &Mapping,
 ) -> Vec<Finding> {
-    let mut offsets = Vec::new();
-    let mut findings = Vec::new();
-    for Remark { code, at } in remarks {
-        let Some(severity) = mapping.severity(code) else {
-            continue;
-        };
-        let path = document.path(at);
-        offsets.push(document.offset(at));
-        findings.push(Finding {
-            severity,
-            path,
-            ..Finding::new(code)
-        });
-    }
+    let judged = |remark: Remark| {
+        mapping
+            .severity(remark.code)
+            .map(|severity| (severity, remark))
+    };
+    let mut judged: Vec<(Severity, Remark)> = remarks.into_iter().filter_map(judged).collect();
+    let too_many = judged.len() > MAX_FINDINGS;
+    // What refuses the message is listed before what does not.
+    judged.sort_by_key(|(severity, _)| Reverse(*severity));
+    judged.truncate(MAX_FINDINGS);
+    let offsets: Vec<u64> = judged
+        .iter()
+        .map(|(_, remark)| document.offset(remark.at))
+        .collect();
+    let finding = |(severity, Remark { code, at })| Finding {
+        severity,
+        path: document.path(at),
+        ..Finding::new(code)
+    };
+    let mut findings: Vec<Finding> = judged.into_iter().map(finding).collect();
     locate(&mut findings, &offsets, body);
+    if too_many {
+        findings.push(Finding::new(Code::TooManyFindings));
+    }
     findings
 }
 
@@ -190,6 +194,16 @@ pub fn outline_of(document: &Document) -> Outline {
         test: text(Term::Test).as_deref() == Some("J"),
         receipt_wanted: text(Term::ReceiptWanted).as_deref() == Some("J")
             && Kind::from_code(&document.schema().code) != Some(Kind::Return),
+    }
+}
+
+/// Everything that validation and the business rules find in a message, for
+/// the `validate` command.
+#[must_use]
+pub fn examine(standing: &Standing, policy: &Policy, body: &[u8], today: Date) -> Vec<Finding> {
+    match prepare(standing, policy, body, today).0 {
+        Preparation::Ready(prepared) => prepared.findings,
+        Preparation::Malformed(findings) | Preparation::Invalid { findings, .. } => findings,
     }
 }
 

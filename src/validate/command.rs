@@ -5,7 +5,7 @@
 //! a message.
 
 use super::{Edition, Mode, Tolerance, Verdict, validate};
-use crate::domain::{Finding, Language, Severity};
+use crate::domain::{Code, Finding, Language, Severity};
 use crate::parse;
 use serde::Serialize;
 use std::fs::File;
@@ -16,6 +16,22 @@ use std::path::{Path, PathBuf};
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Characters of a source line shown on either side of a finding.
 const SHOWN: usize = 60;
+
+/// Largest file of which the business rules are checked as well: they need
+/// the whole message at once, and memory stays bounded.
+pub const RULES_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What the business rules find in a message, with places.
+pub type Rules<'a> = dyn Fn(&[u8]) -> Vec<Finding> + 'a;
+
+/// What judges a file beside the schema: tolerance and business rules.
+#[derive(Clone, Copy)]
+pub struct Receipt<'a> {
+    /// What is forgiven.
+    pub tolerance: &'a Tolerance,
+    /// The business rules.
+    pub rules: &'a Rules<'a>,
+}
 
 /// How findings are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +51,8 @@ pub const UNREADABLE: u8 = 2;
 
 /// Judges files and writes what was found; gives the exit code.
 ///
-/// `tolerance` is what is forgiven; `None` asks for the bare verdict of the
-/// schema.
+/// `receipt` says how a message would be judged on receipt; `None` asks for
+/// the bare verdict of the schema.
 ///
 /// # Errors
 ///
@@ -45,13 +61,12 @@ pub fn run(
     files: &[PathBuf],
     edition: &Edition,
     format: Format,
-    tolerance: Option<&Tolerance>,
+    receipt: Option<Receipt<'_>>,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let mode = tolerance.map_or(Mode::SchemaOnly, Mode::Tolerant);
     let mut code = VALID;
     for file in files {
-        match judge(file, edition, mode) {
+        match judge(file, edition, receipt) {
             Ok(verdict) => {
                 if !verdict.is_valid() {
                     code = code.max(INVALID);
@@ -74,10 +89,24 @@ fn open(file: &Path) -> io::Result<BufReader<File>> {
     Ok(BufReader::with_capacity(BUFFER_BYTES, File::open(file)?))
 }
 
-fn judge(file: &Path, edition: &Edition, mode: Mode<'_>) -> io::Result<Verdict> {
+fn judge(file: &Path, edition: &Edition, receipt: Option<Receipt<'_>>) -> io::Result<Verdict> {
+    let mode = receipt.map_or(Mode::SchemaOnly, |receipt| {
+        Mode::Tolerant(receipt.tolerance)
+    });
     let mut verdict = validate(edition, open(file)?, mode)?;
     if !verdict.findings.is_empty() {
         verdict.locate(open(file)?)?;
+    }
+    if let Some(receipt) = receipt.filter(|_| verdict.is_valid()) {
+        if std::fs::metadata(file)?.len() > RULES_MAX_BYTES {
+            verdict.findings.push(Finding::new(Code::RulesSkipped));
+        } else {
+            // They look at the schema as well, so their findings are all.
+            verdict.findings = (receipt.rules)(&std::fs::read(file)?);
+        }
+        verdict
+            .findings
+            .sort_by_key(|finding| (finding.line, finding.column));
     }
     Ok(verdict)
 }
