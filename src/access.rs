@@ -110,13 +110,18 @@ impl<S: Doorkeeper> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let setup = state.current().get();
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         let found = token.and_then(|token| party_of(&setup, token, state.clock().now()));
-        let Some((party, key)) = found else { return Err(Problem::new(Kind::Unauthorized)) };
+        let Some((party, key)) = found else {
+            return Err(Problem::new(Kind::Unauthorized));
+        };
         state.used(&key);
         Ok(Self { party, setup })
     }

@@ -32,7 +32,10 @@ pub struct Admin {
 /// `GET /healthz` and `GET /readyz`, on both listeners.
 pub fn health(admin: Admin) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { Json(json!({ "status": "alive" })) }))
+        .route(
+            "/healthz",
+            get(|| async { Json(json!({ "status": "alive" })) }),
+        )
         .route("/readyz", get(ready))
         .with_state(admin)
 }
@@ -66,7 +69,9 @@ async fn ready(State(admin): State<Admin>) -> Result<Response, Problem> {
 /// The recorder of the whole process: the `metrics` crate knows only one.
 fn recorder() -> Option<&'static PrometheusHandle> {
     static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-    HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).as_ref()
+    HANDLE
+        .get_or_init(|| PrometheusBuilder::new().install_recorder().ok())
+        .as_ref()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
@@ -75,13 +80,14 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
         for line in backlog {
             let labels = [
                 ("party", line.party.as_str().to_owned()),
-                ("tenant", line.tenant.as_str().to_owned()),
                 ("test", line.test.to_string()),
             ];
             gauge!("sivi_queue_due", &labels).set(as_f64(line.due));
             gauge!("sivi_queue_leased", &labels).set(as_f64(line.leased));
             gauge!("sivi_queue_dead", &labels).set(as_f64(line.dead));
-            let age = line.oldest_received_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
+            let age = line
+                .oldest_received_at
+                .map_or(0.0, |at| now.duration_since(at).as_secs_f64());
             gauge!("sivi_queue_oldest_seconds", &labels).set(age);
         }
     }

@@ -49,8 +49,9 @@ impl Base {
     pub async fn open(settings: Settings, clock: Clock) -> Result<Self, StartError> {
         let foundation = Foundation::load(settings).map_err(StartError::Setup)?;
         let settings = &foundation.settings;
-        std::fs::create_dir_all(&settings.data_dir)
-            .map_err(|cause| StartError::DataFolder(settings.data_dir.display().to_string(), cause))?;
+        std::fs::create_dir_all(&settings.data_dir).map_err(|cause| {
+            StartError::DataFolder(settings.data_dir.display().to_string(), cause)
+        })?;
         let keys = match &settings.data_key {
             Source::File(path) => Keys::open_or_create(path).map_err(StartError::Keys)?,
             Source::Text(secret) => Keys::from_text(secret.expose()).map_err(StartError::Keys)?,
@@ -59,8 +60,15 @@ impl Base {
             Database::Sqlite(path) => DatabaseUrl::sqlite(path),
             Database::Postgres(_) => return Err(StartError::Postgres),
         };
-        let store = Store::open(&url, keys.clone(), clock.clone()).await.map_err(StartError::Store)?;
-        Ok(Self { foundation, keys, store, clock })
+        let store = Store::open(&url, keys.clone(), clock.clone())
+            .await
+            .map_err(StartError::Store)?;
+        Ok(Self {
+            foundation,
+            keys,
+            store,
+            clock,
+        })
     }
 
     /// The configuration as it stands in the store.
@@ -69,7 +77,9 @@ impl Base {
     ///
     /// [`StartError::Setup`].
     pub async fn setup(&self) -> Result<Setup, StartError> {
-        Setup::read(&self.foundation, &self.store, &self.keys).await.map_err(StartError::Setup)
+        Setup::read(&self.foundation, &self.store, &self.keys)
+            .await
+            .map_err(StartError::Setup)
     }
 
     /// Takes messages in, with the configuration in `current`.
@@ -121,7 +131,11 @@ impl App {
             used_keys: used,
             stop: stop.clone(),
         };
-        let health = Admin { store: base.store.clone(), clock: base.clock.clone(), current };
+        let health = Admin {
+            store: base.store.clone(),
+            clock: base.clock.clone(),
+            current,
+        };
         let router = Router::new()
             .merge(receive::routes(reception))
             .merge(deliver::routes(counter))
@@ -143,7 +157,15 @@ impl App {
         let admin_side = Server::bind(settings.admin.listen, None, admin::routes(health), limits)
             .await
             .map_err(bind(settings.admin.listen))?;
-        Ok(Self { base, intake, replace, used_keys, party_side, admin_side, stop })
+        Ok(Self {
+            base,
+            intake,
+            replace,
+            used_keys,
+            party_side,
+            admin_side,
+            stop,
+        })
     }
 
     /// Where parties connect.
@@ -180,7 +202,11 @@ impl App {
             self.replace,
             self.stop.clone(),
         ));
-        tasks.spawn(sweep(self.base.store.clone(), self.intake.clone(), self.stop.clone()));
+        tasks.spawn(sweep(
+            self.base.store.clone(),
+            self.intake.clone(),
+            self.stop.clone(),
+        ));
         tasks.spawn(touch(
             self.base.store.clone(),
             self.base.clock.clone(),
@@ -206,6 +232,21 @@ fn body_limits(settings: &Settings) -> BodyLimits {
     )
 }
 
+/// Whether the configured certificate can be used.
+///
+/// # Errors
+///
+/// [`StartError::Tls`].
+pub fn check_certificate(settings: &Settings) -> Result<(), StartError> {
+    if settings.tls.cert.is_none() {
+        return Ok(());
+    }
+    let (chain, key) = certificate(settings)?;
+    http::acceptor(&chain, &key)
+        .map(|_| ())
+        .map_err(StartError::Tls)
+}
+
 /// The configured certificate, or a self-signed one in the data folder.
 fn certificate(settings: &Settings) -> Result<(String, String), StartError> {
     let read = |source: &Source| match source {
@@ -222,7 +263,10 @@ fn certificate(settings: &Settings) -> Result<(String, String), StartError> {
         "{age} self-signed certificate {} is in use: set tls.cert and tls.key before partners connect",
         made.chain.display()
     );
-    Ok((read(&Source::File(made.chain))?, read(&Source::File(made.key))?))
+    Ok((
+        read(&Source::File(made.chain))?,
+        read(&Source::File(made.key))?,
+    ))
 }
 
 /// Follows changes that commands made in the store. What waits is released
@@ -235,7 +279,11 @@ async fn keep_setup(
     stop: CancellationToken,
 ) {
     intake.release_all_parked(&intake.current.get()).await;
-    while stop.run_until_cancelled(tokio::time::sleep(RELOAD)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(RELOAD))
+        .await
+        .is_some()
+    {
         let version = match intake.store.changes_version().await {
             Ok(version) => version,
             Err(cause) => {
@@ -272,10 +320,16 @@ async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
         }
         match store.expire_parked(intake.clock.now(), days).await {
             Ok(0) => {}
-            Ok(count) => tracing::warn!(count, "{count} parked parts were dropped after {days} days"),
+            Ok(count) => {
+                tracing::warn!(count, "{count} parked parts were dropped after {days} days")
+            }
             Err(cause) => tracing::warn!("Parked parts were not cleaned: {cause}"),
         }
-        if stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_none() {
+        if stop
+            .run_until_cancelled(tokio::time::sleep(SWEEP))
+            .await
+            .is_none()
+        {
             return;
         }
     }

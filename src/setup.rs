@@ -40,8 +40,10 @@ impl Foundation {
     ///
     /// [`SetupError`] names the file that cannot be used.
     pub fn load(settings: Settings) -> Result<Self, SetupError> {
-        let editions = Editions::load(settings.paths.schemas.as_deref()).map_err(SetupError::Schema)?;
-        let mappings = Mappings::load(settings.paths.mappings.as_deref()).map_err(SetupError::Mapping)?;
+        let editions =
+            Editions::load(settings.paths.schemas.as_deref()).map_err(SetupError::Schema)?;
+        let mappings =
+            Mappings::load(settings.paths.mappings.as_deref()).map_err(SetupError::Mapping)?;
         let window = settings.policy.window_days;
         let policy = Policy::load(settings.paths.policy.as_deref(), &editions, window)
             .map_err(SetupError::Policy)?;
@@ -110,7 +112,10 @@ impl Setup {
             directory: directory.index(),
             standings,
             fallback: Arc::new(foundation.standing("2017", "default")?),
-            api_keys: api_keys.into_iter().map(|key| (key.id.clone(), key)).collect(),
+            api_keys: api_keys
+                .into_iter()
+                .map(|key| (key.id.clone(), key))
+                .collect(),
             version,
         })
     }
@@ -120,11 +125,19 @@ impl Setup {
     /// # Errors
     ///
     /// [`SetupError`] when the store fails or does not fit the foundation.
-    pub async fn read(foundation: &Foundation, store: &Store, keys: &Keys) -> Result<Self, SetupError> {
+    pub async fn read(
+        foundation: &Foundation,
+        store: &Store,
+        keys: &Keys,
+    ) -> Result<Self, SetupError> {
         let version = store.changes_version().await.map_err(SetupError::Store)?;
         let stored = store.directory().await.map_err(SetupError::Store)?;
         let records = stored.records.iter().map(|record| {
-            (record.kind.as_str(), record.id.as_str(), record.body.as_str())
+            (
+                record.kind.as_str(),
+                record.id.as_str(),
+                record.body.as_str(),
+            )
         });
         let directory = Directory::from_records(records)
             .map_err(|cause| SetupError::Directory(cause.to_string()))?;
@@ -176,11 +189,24 @@ impl Foundation {
     ///
     /// [`SetupError::Missing`] when there is no such edition or mapping.
     pub fn standing(&self, edition: &str, mapping: &str) -> Result<Standing, SetupError> {
-        let missing = |what, name: &str| SetupError::Missing { what, name: name.to_owned() };
-        let edition = self.editions.get(edition).ok_or_else(|| missing("edition", edition))?;
-        let mapping = self.mappings.get(mapping).ok_or_else(|| missing("mapping", mapping))?;
+        let missing = |what, name: &str| SetupError::Missing {
+            what,
+            name: name.to_owned(),
+        };
+        let edition = self
+            .editions
+            .get(edition)
+            .ok_or_else(|| missing("edition", edition))?;
+        let mapping = self
+            .mappings
+            .get(mapping)
+            .ok_or_else(|| missing("mapping", mapping))?;
         let tolerance = mapping.tolerance();
-        Ok(Standing { edition: Arc::clone(edition), mapping: Arc::clone(mapping), tolerance })
+        Ok(Standing {
+            edition: Arc::clone(edition),
+            mapping: Arc::new(mapping.clone()),
+            tolerance,
+        })
     }
 }
 

@@ -142,14 +142,18 @@ async fn lease(
     };
     counter!("sivi_messages_leased_total").increment(leased.len() as u64);
     if as_xml {
-        return Ok(leased.first().map_or_else(|| StatusCode::NO_CONTENT.into_response(), raw));
+        return Ok(leased
+            .first()
+            .map_or_else(|| StatusCode::NO_CONTENT.into_response(), raw));
     }
     let messages: Vec<Value> = leased.iter().map(leased_json).collect();
     Ok(Json(json!({ "messages": messages })).into_response())
 }
 
 fn wants_xml(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| accept.contains("/xml") && !accept.contains("json"))
 }
 
@@ -186,7 +190,11 @@ fn raw(leased: &Leased) -> Response {
 }
 
 fn xml_response(xml: &[u8]) -> Response {
-    ([(header::CONTENT_TYPE, "application/xml; charset=utf-8")], xml.to_vec()).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/xml; charset=utf-8")],
+        xml.to_vec(),
+    )
+        .into_response()
 }
 
 #[derive(Deserialize)]
@@ -209,12 +217,21 @@ async fn ack(
 ) -> Result<Json<Value>, Problem> {
     let asked = body(asked)?;
     let by_id = asked.ids.into_iter().flatten().map(|id| (id, None));
-    let by_lease = asked.items.into_iter().flatten().map(|item| (item.id, item.lease));
+    let by_lease = asked
+        .items
+        .into_iter()
+        .flatten()
+        .map(|item| (item.id, item.lease));
     let items: Vec<(String, Option<String>)> = by_id.chain(by_lease).collect();
-    let acked = counter.store.ack(&caller.party, &items, counter.clock.now()).await;
+    let acked = counter
+        .store
+        .ack(&caller.party, &items, counter.clock.now())
+        .await;
     let acked = acked.map_err(|cause| store_problem(&cause))?;
     counter!("sivi_messages_acknowledged_total").increment(acked.acknowledged.len() as u64);
-    Ok(Json(json!({ "acknowledged": acked.acknowledged, "unknown": acked.unknown })))
+    Ok(Json(
+        json!({ "acknowledged": acked.acknowledged, "unknown": acked.unknown }),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -234,10 +251,16 @@ async fn reject(
 ) -> Result<Json<Value>, Problem> {
     let asked = body(asked)?;
     if asked.code.chars().count() > REASON || asked.reason.chars().count() > REASON {
-        return Err(Problem::new(Kind::BadRequest).detail("code and reason hold at most 2000 characters"));
+        return Err(
+            Problem::new(Kind::BadRequest).detail("code and reason hold at most 2000 characters")
+        );
     }
     let now = counter.clock.now();
-    let RejectBody { lease, code, reason } = asked;
+    let RejectBody {
+        lease,
+        code,
+        reason,
+    } = asked;
     counter
         .store
         .reject(&caller.party, &id, &lease, &code, &reason, now)
@@ -264,9 +287,14 @@ async fn extend(
     within("ttl", &asked.ttl, &TTL)?;
     let ttl = Duration::from_secs(asked.ttl);
     let now = counter.clock.now();
-    let until = counter.store.extend(&caller.party, &id, &asked.lease, ttl, now).await;
+    let until = counter
+        .store
+        .extend(&caller.party, &id, &asked.lease, ttl, now)
+        .await;
     let until = until.map_err(inbox_problem)?;
-    Ok(Json(json!({ "id": id, "lease": asked.lease, "lease_until": until.to_string() })))
+    Ok(Json(
+        json!({ "id": id, "lease": asked.lease, "lease_until": until.to_string() }),
+    ))
 }
 
 async fn read(
@@ -275,7 +303,10 @@ async fn read(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let replay = wait::days(caller.setup.settings.limits.replay_days);
-    let found = counter.store.payload(&caller.party, &id, counter.clock.now(), replay).await;
+    let found = counter
+        .store
+        .payload(&caller.party, &id, counter.clock.now(), replay)
+        .await;
     let found = found.map_err(|cause| store_problem(&cause))?;
     let payload = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
     Ok(xml_response(&payload.xml))
@@ -300,8 +331,17 @@ async fn feed(
     within("limit", &asked.limit, &LIMIT)?;
     let replay = wait::days(caller.setup.settings.limits.replay_days);
     let now = counter.clock.now();
-    let found =
-        counter.store.feed(&caller.party, asked.test, asked.after, asked.limit, now, replay).await;
+    let found = counter
+        .store
+        .feed(
+            &caller.party,
+            asked.test,
+            asked.after,
+            asked.limit,
+            now,
+            replay,
+        )
+        .await;
     let items = found.map_err(|cause| store_problem(&cause))?;
     let messages: Vec<Value> = items
         .iter()

@@ -35,7 +35,9 @@ pub(super) async fn lease(
     loop {
         bell.mark_unchanged();
         let now: Timestamp = clock.now();
-        let leased = store.lease(request.party, request.test, request.limit, request.ttl, now).await?;
+        let leased = store
+            .lease(request.party, request.test, request.limit, request.ttl, now)
+            .await?;
         if !leased.is_empty() || Instant::now() >= until {
             return Ok(leased);
         }

@@ -21,7 +21,8 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// `GET /openapi.json`.
 pub fn openapi<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let answer = || async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response() };
+    let answer =
+        || async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response() };
     Router::new().route("/openapi.json", get(answer))
 }
 

@@ -92,8 +92,8 @@ impl Problem {
     /// A problem without details.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        let retry_after = matches!(kind, Kind::RateLimited | Kind::Unavailable)
-            .then_some(Duration::from_secs(5));
+        let retry_after =
+            matches!(kind, Kind::RateLimited | Kind::Unavailable).then_some(Duration::from_secs(5));
         Self {
             kind,
             detail: None,
@@ -164,7 +164,10 @@ impl Problem {
     pub fn add_headers(&self, response: &mut Response) {
         let headers = response.headers_mut();
         if let Some(pause) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(pause.as_secs().max(1)),
+            );
         }
         if self.kind == Kind::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -208,12 +211,17 @@ impl IntoResponse for Problem {
             status: self.kind.status().as_u16(),
             detail: self.detail.as_deref(),
             error_id: &self.error_id,
-            findings: self.findings.iter().map(|f| finding_json(f, self.language)).collect(),
+            findings: self
+                .findings
+                .iter()
+                .map(|f| finding_json(f, self.language))
+                .collect(),
         };
         let mut response = (self.kind.status(), Json(document)).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         self.add_headers(&mut response);
         response
     }
@@ -229,13 +237,17 @@ mod tests {
         let problem = Problem::new(Kind::Unavailable).findings(vec![Finding::new(Code::NoRoute)]);
         let response = problem.into_response();
         assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
         assert_eq!(response.headers()["retry-after"], "5");
     }
 
     #[test]
     fn every_kind_has_its_own_slug() {
-        let slugs: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.slug()).collect();
+        let slugs: std::collections::BTreeSet<_> =
+            Kind::ALL.iter().map(|kind| kind.slug()).collect();
         assert_eq!(slugs.len(), Kind::ALL.len());
     }
 }

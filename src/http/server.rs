@@ -52,7 +52,12 @@ impl Server {
         limits: Limits,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, tls, router, limits })
+        Ok(Self {
+            listener,
+            tls,
+            router,
+            limits,
+        })
     }
 
     /// The address that was bound.
@@ -70,8 +75,12 @@ impl Server {
         let graceful = GracefulShutdown::new();
         loop {
             let place = Arc::clone(&places).acquire_owned();
-            let Some(Ok(place)) = stop.run_until_cancelled(place).await else { break };
-            let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await else { break };
+            let Some(Ok(place)) = stop.run_until_cancelled(place).await else {
+                break;
+            };
+            let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await else {
+                break;
+            };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(cause) => {
@@ -93,7 +102,10 @@ impl Server {
             });
         }
         drop(self.listener);
-        if tokio::time::timeout(self.limits.stop, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(self.limits.stop, graceful.shutdown())
+            .await
+            .is_err()
+        {
             tracing::warn!("Some requests were still running and were cut off");
         }
     }
@@ -113,7 +125,10 @@ impl Connection {
             return;
         }
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.header);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -128,7 +143,9 @@ impl Connection {
             }
             Some(tls) => {
                 let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
-                let Ok(Ok(stream)) = handshake.await else { return };
+                let Ok(Ok(stream)) = handshake.await else {
+                    return;
+                };
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 let connection = pin!(self.watcher.watch(connection.into_owned()));
                 // A client that goes away in the middle is not an event for the log.

@@ -27,12 +27,16 @@ impl Certificate {
     ///
     /// [`TlsError`] when the folder cannot be written.
     pub fn self_signed(folder: &Path) -> Result<(Self, bool), TlsError> {
-        let certificate =
-            Self { chain: folder.join("self-signed.crt"), key: folder.join("self-signed.key") };
+        let certificate = Self {
+            chain: folder.join("self-signed.crt"),
+            key: folder.join("self-signed.key"),
+        };
         if certificate.chain.exists() && certificate.key.exists() {
             return Ok((certificate, false));
         }
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        let names = ["localhost", "127.0.0.1", "::1"]
+            .map(str::to_owned)
+            .to_vec();
         let made = rcgen::generate_simple_self_signed(names)
             .map_err(|cause| TlsError::new(&certificate.chain, cause))?;
         write_private(&certificate.key, &made.signing_key.serialize_pem())?;
@@ -51,7 +55,8 @@ fn write_private(path: &Path, text: &str) -> Result<(), TlsError> {
         .mode(0o600)
         .open(path)
         .map_err(|cause| TlsError::new(path, cause))?;
-    file.write_all(text.as_bytes()).map_err(|cause| TlsError::new(path, cause))
+    file.write_all(text.as_bytes())
+        .map_err(|cause| TlsError::new(path, cause))
 }
 
 /// An acceptor for a certificate chain and its key, both PEM texts, for HTTP/2
@@ -89,7 +94,10 @@ impl TlsError {
     /// What is wrong with a file, or with the setting of this name.
     #[must_use]
     pub fn new(file: &Path, cause: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), cause: cause.to_string() }
+        Self {
+            file: file.to_owned(),
+            cause: cause.to_string(),
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use jiff::civil::Date;
+
 use super::decide::{Decision, Scope, rule};
 use super::ledger::{CaseEntry, CaseKey, CaseState, LedgerChange};
 use crate::domain::{Code, KeyedHash};
@@ -53,15 +55,26 @@ impl<'a> AbsenceCase<'a> {
     fn load(&mut self, person: KeyedHash) {
         for entry in self.scope.ledger.cases_of(self.scope.route, person) {
             let stored = Some((entry.key, entry.version));
-            self.cases.push(Working { entry: entry.clone(), stored, touched: false });
+            self.cases.push(Working {
+                entry: entry.clone(),
+                stored,
+                touched: false,
+            });
         }
     }
 
     /// True when something of the person passes.
     pub(super) fn decide(mut self, document: &Document, decision: &mut Decision) -> bool {
         if self.follow_changed_keys().is_err() {
-            decision.park(self.employee.at, Code::KeyChangeUnconfirmed, rule::KEY_CHANGE);
-            decision.remarks.push(Remark { code: Code::KeyChangeUnconfirmed, at: self.employee.at });
+            decision.park(
+                self.employee.at,
+                Code::KeyChangeUnconfirmed,
+                rule::KEY_CHANGE,
+            );
+            decision.remarks.push(Remark {
+                code: Code::KeyChangeUnconfirmed,
+                at: self.employee.at,
+            });
             return false;
         }
         let sick_before = self.is_sick();
@@ -80,7 +93,10 @@ impl<'a> AbsenceCase<'a> {
                     Verdict::Withhold(rule) => decision.count(rule),
                     Verdict::Park => {
                         decision.park(absence.at, Code::CaseUnknown, rule::CASE_UNKNOWN);
-                        decision.remarks.push(Remark { code: Code::CaseUnknown, at: absence.at });
+                        decision.remarks.push(Remark {
+                            code: Code::CaseUnknown,
+                            at: absence.at,
+                        });
                     }
                 }
             }
@@ -114,13 +130,19 @@ impl<'a> AbsenceCase<'a> {
         for employment in &self.employee.employments {
             if let Some(former) = changed(employment.former_id.as_ref(), employment.id.as_ref()) {
                 let old = scope.identity.employment(former);
-                let new = scope.identity.employment(employment.id.as_deref().unwrap_or_default());
+                let new = scope
+                    .identity
+                    .employment(employment.id.as_deref().unwrap_or_default());
                 self.rekey(0, |key| key.employment == old, |key| key.employment = new)?;
             }
             for absence in &employment.absences {
-                if let Some(former) = changed(absence.former_case_id.as_ref(), absence.case_id.as_ref()) {
+                if let Some(former) =
+                    changed(absence.former_case_id.as_ref(), absence.case_id.as_ref())
+                {
                     let old = scope.identity.case(former);
-                    let new = scope.identity.case(absence.case_id.as_deref().unwrap_or_default());
+                    let new = scope
+                        .identity
+                        .case(absence.case_id.as_deref().unwrap_or_default());
                     self.rekey(0, |key| key.case == old, |key| key.case = new)?;
                 }
             }
@@ -134,7 +156,12 @@ impl<'a> AbsenceCase<'a> {
         applies: impl Fn(&CaseKey) -> bool,
         change: impl Fn(&mut CaseKey),
     ) -> Result<(), ()> {
-        for case in self.cases.iter_mut().skip(from).filter(|case| applies(&case.entry.key)) {
+        for case in self
+            .cases
+            .iter_mut()
+            .skip(from)
+            .filter(|case| applies(&case.entry.key))
+        {
             if case.entry.birth != self.birth {
                 return Err(());
             }
@@ -161,7 +188,11 @@ impl<'a> AbsenceCase<'a> {
         }
         if is_repair(absence) {
             let known_case = self.knows_the_case(absence);
-            return if known_case { Verdict::Pass } else { Verdict::Park };
+            return if known_case {
+                Verdict::Pass
+            } else {
+                Verdict::Park
+            };
         }
         if !absence.ended || self.recovered_lately(absence) {
             return Verdict::Pass;
@@ -173,16 +204,24 @@ impl<'a> AbsenceCase<'a> {
     /// has forgotten but recognises.
     fn knows_the_case(&self, absence: &Absence) -> bool {
         let scope = self.scope;
-        let Some(case_id) = absence.case_id.as_deref() else { return false };
+        let Some(case_id) = absence.case_id.as_deref() else {
+            return false;
+        };
         let case = scope.identity.case(case_id);
-        if self.cases.iter().any(|working| working.entry.key.case == case) {
+        if self
+            .cases
+            .iter()
+            .any(|working| working.entry.key.case == case)
+        {
             return true;
         }
         let persons = [Some(&self.employee.id), self.employee.former_id.as_ref()];
         let cases = [Some(case_id), absence.former_case_id.as_deref()];
         persons.into_iter().flatten().any(|person| {
             cases.into_iter().flatten().any(|case| {
-                scope.ledger.remembers(scope.route, scope.identity.case_of(person, case))
+                scope
+                    .ledger
+                    .remembers(scope.route, scope.identity.case_of(person, case))
             })
         })
     }
@@ -211,18 +250,30 @@ impl<'a> AbsenceCase<'a> {
         let key = CaseKey {
             route: scope.route,
             person: self.person,
-            employment: scope.identity.employment(employment.id.as_deref().unwrap_or_default()),
+            employment: scope
+                .identity
+                .employment(employment.id.as_deref().unwrap_or_default()),
             case: scope.identity.case(case_id),
         };
         decision.cases.insert(key.case);
-        decision.cases.extend(absence.former_case_id.as_deref().map(|id| scope.identity.case(id)));
+        decision.cases.extend(
+            absence
+                .former_case_id
+                .as_deref()
+                .map(|id| scope.identity.case(id)),
+        );
         decision.remember.insert(key.case);
-        decision.remember.insert(scope.identity.case_of(&self.employee.id, case_id));
+        decision
+            .remember
+            .insert(scope.identity.case_of(&self.employee.id, case_id));
         let at = match self.find(employment, absence) {
             Some(at) => {
                 if let Some(state) = self.cases.get(at).map(|case| &case.entry.state) {
                     let remark = numbering(state, absence, number, content);
-                    decision.remarks.extend(remark.map(|code| Remark { code, at: absence.at }));
+                    decision.remarks.extend(remark.map(|code| Remark {
+                        code,
+                        at: absence.at,
+                    }));
                 }
                 at
             }
@@ -236,7 +287,9 @@ impl<'a> AbsenceCase<'a> {
         if let Some(case) = self.cases.get_mut(at) {
             case.touched = true;
             case.entry.birth = birth;
-            case.entry.state.apply(absence, number, content, scope.today);
+            case.entry
+                .state
+                .apply(absence, number, content, scope.today);
         }
     }
 
@@ -256,8 +309,17 @@ impl<'a> AbsenceCase<'a> {
             last_content: KeyedHash::from_bytes([0; KeyedHash::LEN]),
             last_message_on: self.scope.today,
         };
-        let entry = CaseEntry { key, birth: self.birth, state, version: 0 };
-        Working { entry, stored: None, touched: true }
+        let entry = CaseEntry {
+            key,
+            birth: self.birth,
+            state,
+            version: 0,
+        };
+        Working {
+            entry,
+            stored: None,
+            touched: true,
+        }
     }
 
     fn changes(self) -> Vec<LedgerChange> {
@@ -309,7 +371,12 @@ impl CaseState {
     }
 }
 
-fn numbering(state: &CaseState, absence: &Absence, number: u32, content: KeyedHash) -> Option<Code> {
+fn numbering(
+    state: &CaseState,
+    absence: &Absence,
+    number: u32,
+    content: KeyedHash,
+) -> Option<Code> {
     if is_repair(absence) {
         return None;
     }

@@ -64,7 +64,10 @@ pub fn strip(mut document: Document, parts: &BsnParts) -> (Stripped, Vec<Remark>
             continue;
         }
         if Bsn::parse(document.text(*node)).is_err() {
-            remarks.push(Remark { code: Code::BsnInvalid, at: *node });
+            remarks.push(Remark {
+                code: Code::BsnInvalid,
+                at: *node,
+            });
         }
         if let Some(person) = document.parent(*node) {
             numbers.add(scope_of(&document, person), document.text(*node));
@@ -79,7 +82,13 @@ pub fn strip(mut document: Document, parts: &BsnParts) -> (Stripped, Vec<Remark>
             scan(&mut document, *node, parts, &numbers, &mut remarks);
         }
     }
-    (Stripped { document, removed_from }, remarks)
+    (
+        Stripped {
+            document,
+            removed_from,
+        },
+        remarks,
+    )
 }
 
 /// What counts as this person's: a document or appointment as a whole, else
@@ -87,7 +96,10 @@ pub fn strip(mut document: Document, parts: &BsnParts) -> (Stripped, Vec<Remark>
 fn scope_of(document: &Document, person: NodeId) -> NodeId {
     match document.parent(person) {
         Some(holder)
-            if matches!(document.term(holder), Some(Term::Document | Term::Appointment)) =>
+            if matches!(
+                document.term(holder),
+                Some(Term::Document | Term::Appointment)
+            ) =>
         {
             holder
         }
@@ -146,7 +158,9 @@ impl Drop for Numbers {
 fn value_of(digits: impl Iterator<Item = u8>) -> Option<u64> {
     let mut value = 0_u64;
     for digit in digits {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        value = value
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
         if value > 999_999_999 {
             return None;
         }
@@ -185,7 +199,10 @@ fn scan(
 
 /// A number of the schema cannot be masked; an optional one goes instead.
 fn scan_number(document: &mut Document, node: NodeId, numbers: &Numbers) {
-    let is_bare = document.text(node).bytes().all(|byte| byte.is_ascii_digit());
+    let is_bare = document
+        .text(node)
+        .bytes()
+        .all(|byte| byte.is_ascii_digit());
     let value = value_of(document.text(node).bytes().filter(u8::is_ascii_digit));
     if is_bare
         && document.element(node).min == 0
@@ -261,8 +278,11 @@ fn is_likely(digits: &[u8]) -> bool {
 /// them; a likely one only as digits of its own.
 fn mask(text: &str, numbers: &Numbers, likely_too: bool) -> Option<String> {
     let mut masked = text.as_bytes().to_vec();
-    let digits: Vec<(usize, u8)> =
-        text.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_digit()).collect();
+    let digits: Vec<(usize, u8)> = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| byte.is_ascii_digit())
+        .collect();
     let mut found = false;
     for length in [Bsn::DIGITS, Bsn::DIGITS - 1] {
         for window in digits.windows(length) {
@@ -295,8 +315,11 @@ fn mask_likely(text: &str, masked: &mut [u8]) -> bool {
             if positions.len() > Bsn::DIGITS {
                 break;
             }
-            let digits: Vec<u8> =
-                positions.iter().filter_map(|at| text.as_bytes().get(*at)).copied().collect();
+            let digits: Vec<u8> = positions
+                .iter()
+                .filter_map(|at| text.as_bytes().get(*at))
+                .copied()
+                .collect();
             if is_likely(&digits) {
                 found = true;
                 blot(masked, positions.iter().copied());
@@ -309,7 +332,9 @@ fn mask_likely(text: &str, masked: &mut [u8]) -> bool {
 /// Nine digits spread over a page are not a number: at most two other bytes
 /// stand between neighbours.
 fn close_together(window: &[(usize, u8)]) -> bool {
-    window.windows(2).all(|pair| matches!(pair, [(a, _), (b, _)] if b - a <= 3))
+    window
+        .windows(2)
+        .all(|pair| matches!(pair, [(a, _), (b, _)] if b - a <= 3))
 }
 
 fn blot(masked: &mut [u8], positions: impl Iterator<Item = usize>) {
@@ -327,26 +352,44 @@ mod tests {
     use super::*;
 
     fn numbers(value: u64) -> Numbers {
-        Numbers { owned: Vec::new(), all: HashSet::from([value]) }
+        Numbers {
+            owned: Vec::new(),
+            all: HashSet::from([value]),
+        }
     }
 
     #[test]
     fn a_certain_number_is_masked_in_every_spelling() {
         let own = numbers(12_345_672);
         for text in [
-            "012345672", "12345672", "0123.45.672", "012 345 672", "BSN:012345672.", "0-123-45672",
-            "x12345672y", "00012345672",
+            "012345672",
+            "12345672",
+            "0123.45.672",
+            "012 345 672",
+            "BSN:012345672.",
+            "0-123-45672",
+            "x12345672y",
+            "00012345672",
         ] {
             let masked = mask(text, &own, false).unwrap_or_else(|| panic!("{text}"));
-            assert!(!masked.bytes().any(|b| (b'1'..=b'9').contains(&b)), "{text} → {masked}");
+            assert!(
+                !masked.bytes().any(|b| (b'1'..=b'9').contains(&b)),
+                "{text} → {masked}"
+            );
         }
     }
 
     #[test]
     fn a_likely_number_is_masked_in_text_but_not_in_agreed_codes() {
         let none = Numbers::default();
-        assert_eq!(mask("Jan 111222333", &none, true).as_deref(), Some("Jan *********"));
-        assert_eq!(mask("111.222.333", &none, true).as_deref(), Some("***.***.***"));
+        assert_eq!(
+            mask("Jan 111222333", &none, true).as_deref(),
+            Some("Jan *********")
+        );
+        assert_eq!(
+            mask("111.222.333", &none, true).as_deref(),
+            Some("***.***.***")
+        );
         assert_eq!(mask("Jan 111222333", &none, false), None);
         assert_eq!(mask("Jan 111222334", &none, true), None);
         assert_eq!(mask("1112223331", &none, true), None);

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::civil::Date;
 
-
 use super::absences::AbsenceCase;
 use super::identity::Identity;
 use super::ledger::{CaseEntry, LedgerChange};
@@ -53,10 +52,16 @@ impl LedgerView {
     /// A view of `entries`, and of the (route, case) pairs of `remembered`.
     #[must_use]
     pub fn new(entries: Vec<CaseEntry>, remembered: HashSet<(KeyedHash, KeyedHash)>) -> Self {
-        let mut view = Self { remembered, ..Self::default() };
+        let mut view = Self {
+            remembered,
+            ..Self::default()
+        };
         for entry in entries {
             view.by_case.insert((entry.key.route, entry.key.case));
-            let cases = view.entries.entry((entry.key.route, entry.key.person)).or_default();
+            let cases = view
+                .entries
+                .entry((entry.key.route, entry.key.person))
+                .or_default();
             if !cases.iter().any(|known| known.key == entry.key) {
                 cases.push(entry);
             }
@@ -67,7 +72,9 @@ impl LedgerView {
     /// The cases of a person on a route.
     #[must_use]
     pub fn cases_of(&self, route: KeyedHash, person: KeyedHash) -> &[CaseEntry] {
-        self.entries.get(&(route, person)).map_or(&[], Vec::as_slice)
+        self.entries
+            .get(&(route, person))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// True when the route got this case, now or before.
@@ -138,7 +145,12 @@ impl Decision {
 
 /// Decides on the persons of `employers` for a message of `kind`.
 #[must_use]
-pub fn decide(kind: Kind, document: &Document, employers: &[&Employer], scope: &Scope<'_>) -> Decision {
+pub fn decide(
+    kind: Kind,
+    document: &Document,
+    employers: &[&Employer],
+    scope: &Scope<'_>,
+) -> Decision {
     let mut decision = Decision::default();
     for employee in employers.iter().flat_map(|employer| &employer.employees) {
         let passed = match kind {
@@ -161,11 +173,7 @@ pub fn decide(kind: Kind, document: &Document, employers: &[&Employer], scope: &
 /// Decides on documents and appointments. `known` says whether the person of
 /// an item was reported on this tenant's behalf.
 #[must_use]
-pub fn decide_items(
-    items: &[&Item],
-    scope: &Scope<'_>,
-    known: impl Fn(&Item) -> bool,
-) -> Decision {
+pub fn decide_items(items: &[&Item], scope: &Scope<'_>, known: impl Fn(&Item) -> bool) -> Decision {
     let mut decision = Decision::default();
     for item in items {
         let refused = match &item.content {
@@ -183,10 +191,14 @@ pub fn decide_items(
         }
         decision.persons_passed += 1;
         decision.kept.extend([item.at, item.employee.at]);
-        decision.cases.insert(scope.identity.person(&item.employee.id));
+        decision
+            .cases
+            .insert(scope.identity.person(&item.employee.id));
         for employment in &item.employee.employments {
             decision.kept.insert(employment.at);
-            decision.kept.extend(employment.absences.iter().map(|absence| absence.at));
+            decision
+                .kept
+                .extend(employment.absences.iter().map(|absence| absence.at));
         }
     }
     decision
@@ -215,16 +227,29 @@ pub fn is_known(item: &Item, routes: &[KeyedHash], scope: &Scope<'_>) -> bool {
 pub fn is_sick_or_recovered(item: &Item, scope: &Scope<'_>) -> bool {
     let employee = &item.employee;
     let birth = scope.identity.birth(employee.birth_date);
-    let known = scope.ledger.cases_of(scope.route, scope.identity.person(&employee.id));
-    let agreeing =
-        known.iter().filter(|entry| employee.birth_date.is_none() || entry.birth == birth);
+    let known = scope
+        .ledger
+        .cases_of(scope.route, scope.identity.person(&employee.id));
+    let agreeing = known
+        .iter()
+        .filter(|entry| employee.birth_date.is_none() || entry.birth == birth);
     class_of(agreeing, scope.today, scope.window_days) != Class::Neither
 }
 
 /// The case ids that a person's employments name.
 pub fn case_ids(employee: &Employee) -> impl Iterator<Item = &str> {
-    let absences = employee.employments.iter().flat_map(|employment| &employment.absences);
-    absences.flat_map(|absence| [absence.case_id.as_deref(), absence.former_case_id.as_deref()]).flatten()
+    let absences = employee
+        .employments
+        .iter()
+        .flat_map(|employment| &employment.absences);
+    absences
+        .flat_map(|absence| {
+            [
+                absence.case_id.as_deref(),
+                absence.former_case_id.as_deref(),
+            ]
+        })
+        .flatten()
 }
 
 /// The class of a person, from the cases that a route knows.
@@ -284,21 +309,31 @@ fn decide_employments(employee: &Employee, scope: &Scope<'_>, decision: &mut Dec
         .collect();
     let mut passed = false;
     for employment in &employee.employments {
-        let hash = scope.identity.employment(employment.id.as_deref().unwrap_or_default());
-        let mut of_employment = of_class.iter().filter(|entry| entry.key.employment == hash).peekable();
+        let hash = scope
+            .identity
+            .employment(employment.id.as_deref().unwrap_or_default());
+        let mut of_employment = of_class
+            .iter()
+            .filter(|entry| entry.key.employment == hash)
+            .peekable();
         if of_employment.peek().is_none() {
             decision.count(rule::OTHER_EMPLOYMENT);
             continue;
         }
         passed = true;
         decision.kept.insert(employment.at);
-        decision.cases.extend(of_employment.map(|entry| entry.key.case));
+        decision
+            .cases
+            .extend(of_employment.map(|entry| entry.key.case));
     }
     passed
 }
 
 fn former_key_is_known(employee: &Employee, scope: &Scope<'_>) -> bool {
     employee.former_id.as_deref().is_some_and(|former| {
-        !scope.ledger.cases_of(scope.route, scope.identity.person(former)).is_empty()
+        !scope
+            .ledger
+            .cases_of(scope.route, scope.identity.person(former))
+            .is_empty()
     })
 }

@@ -50,7 +50,13 @@ impl Selection {
     }
 
     fn count(&mut self, rule: &'static str, row: &str) {
-        *self.stripped.entry(StrippedRow { rule, row: row.to_owned() }).or_default() += 1;
+        *self
+            .stripped
+            .entry(StrippedRow {
+                rule,
+                row: row.to_owned(),
+            })
+            .or_default() += 1;
     }
 }
 
@@ -64,7 +70,10 @@ enum Mark {
 impl Filter<'_> {
     /// Marks what passes.
     pub fn select(&self) -> Selection {
-        let mut selection = Selection { kept: vec![false; self.document.len()], ..Selection::default() };
+        let mut selection = Selection {
+            kept: vec![false; self.document.len()],
+            ..Selection::default()
+        };
         self.mark(self.document.root(), false, &mut selection);
         self.prune(self.document.root(), &mut selection);
         selection
@@ -143,13 +152,15 @@ impl Filter<'_> {
         let mut present: BTreeMap<usize, u32> = BTreeMap::new();
         for child in self.document.children(node) {
             if self.prune(child, selection) {
-                *present.entry(self.document.element_index(child)).or_default() += 1;
+                *present
+                    .entry(self.document.element_index(child))
+                    .or_default() += 1;
             }
         }
         let schema = self.document.schema();
         let complete = self.document.element(node).children.iter().all(|child| {
-            let needed = schema.elements.get(child.index()).map_or(0, |element| element.min);
-            present.get(&child.index()).copied().unwrap_or(0) >= needed
+            let needed = schema.elements.get(*child).map_or(0, |element| element.min);
+            present.get(child).copied().unwrap_or(0) >= needed
         });
         if !complete {
             selection.count("incomplete", &self.document.element(node).path);
@@ -176,7 +187,13 @@ pub(super) fn render(filter: &Filter<'_>, selection: &Selection, written: &Writt
     out.push_str(" xmlns=\"");
     escape(&schema.namespace, &mut out);
     out.push_str("\">");
-    Writer { filter, selection, written, out: &mut out }.children(document.root());
+    Writer {
+        filter,
+        selection,
+        written,
+        out: &mut out,
+    }
+    .children(document.root());
     out.push_str("</");
     out.push_str(&schema.root);
     out.push_str(">\n");
@@ -194,8 +211,15 @@ impl Writer<'_> {
     fn children(&mut self, node: NodeId) {
         let document = self.filter.document;
         let adds = document.term(node) == Some(Term::Employer) && !self.written.employer.is_empty();
-        let mut due = if adds { self.absent_tags(node) } else { Vec::new() };
-        for child in document.children(node).filter(|child| self.selection.keeps(*child)) {
+        let mut due = if adds {
+            self.absent_tags(node)
+        } else {
+            Vec::new()
+        };
+        for child in document
+            .children(node)
+            .filter(|child| self.selection.keeps(*child))
+        {
             let at = document.element_index(child);
             while due.first().is_some_and(|(element, _, _)| *element < at) {
                 let (_, tag, text) = due.remove(0);
@@ -218,10 +242,12 @@ impl Writer<'_> {
             .collect();
         let mut absent = Vec::new();
         for child in &document.element(employer).children {
-            let Some(element) = document.schema().elements.get(child.index()) else { continue };
+            let Some(element) = document.schema().elements.get(*child) else {
+                continue;
+            };
             if let Some(text) = self.written.employer.get(&element.tag) {
-                if !present.contains(&child.index()) && element.is_leaf() {
-                    absent.push((child.index(), element.tag.clone(), text.clone()));
+                if !present.contains(child) && element.is_leaf() {
+                    absent.push((*child, element.tag.clone(), text.clone()));
                 }
             }
         }
@@ -246,14 +272,21 @@ impl Writer<'_> {
     fn replacement(&self, node: NodeId) -> Option<String> {
         let document = self.filter.document;
         let parent_is = |term| {
-            document.parent(node).is_some_and(|parent| document.term(parent) == Some(term))
+            document
+                .parent(node)
+                .is_some_and(|parent| document.term(parent) == Some(term))
         };
-        match self.filter.cell(self.filter.sheet.rule(document.element_index(node))) {
+        match self
+            .filter
+            .cell(self.filter.sheet.rule(document.element_index(node)))
+        {
             Cell::Write => (self.written.header)(document.term(node)?),
             Cell::Constant(text) => Some(text.clone()),
-            Cell::Pass if parent_is(Term::Employer) => {
-                self.written.employer.get(&document.element(node).tag).cloned()
-            }
+            Cell::Pass if parent_is(Term::Employer) => self
+                .written
+                .employer
+                .get(&document.element(node).tag)
+                .cloned(),
             Cell::Pass | Cell::Document | Cell::Strip | Cell::Bsn | Cell::Never => None,
         }
     }

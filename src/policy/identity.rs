@@ -24,26 +24,30 @@ impl<'a> Identity<'a> {
     /// A person: sender and employee id.
     #[must_use]
     pub fn person(&self, employee_id: &str) -> KeyedHash {
-        self.keys.keyed_hash("person", &[self.sender.as_str(), employee_id])
+        self.keys
+            .keyed_hash("person", &[self.sender.as_str(), employee_id])
     }
 
     /// An employment.
     #[must_use]
     pub fn employment(&self, employment_id: &str) -> KeyedHash {
-        self.keys.keyed_hash("employment", &[self.sender.as_str(), employment_id])
+        self.keys
+            .keyed_hash("employment", &[self.sender.as_str(), employment_id])
     }
 
     /// A case, as its id alone names it.
     #[must_use]
     pub fn case(&self, case_id: &str) -> KeyedHash {
-        self.keys.keyed_hash("case", &[self.sender.as_str(), case_id])
+        self.keys
+            .keyed_hash("case", &[self.sender.as_str(), case_id])
     }
 
     /// A case of this person: a case id that is used again for somebody else
     /// is another case.
     #[must_use]
     pub fn case_of(&self, employee_id: &str, case_id: &str) -> KeyedHash {
-        self.keys.keyed_hash("case-of", &[self.sender.as_str(), employee_id, case_id])
+        self.keys
+            .keyed_hash("case-of", &[self.sender.as_str(), employee_id, case_id])
     }
 
     /// A date of birth; absent dates are all alike.
@@ -62,9 +66,18 @@ impl<'a> Identity<'a> {
 
 /// A route, apart for test traffic.
 #[must_use]
-pub fn route(keys: &Keys, tenant: &TenantId, to: &PartyId, domain: Domain, test: bool) -> KeyedHash {
+pub fn route(
+    keys: &Keys,
+    tenant: &TenantId,
+    to: &PartyId,
+    domain: Domain,
+    test: bool,
+) -> KeyedHash {
     let traffic = if test { "test" } else { "production" };
-    keys.keyed_hash("route", &[tenant.as_str(), to.as_str(), domain.as_str(), traffic])
+    keys.keyed_hash(
+        "route",
+        &[tenant.as_str(), to.as_str(), domain.as_str(), traffic],
+    )
 }
 
 /// A message reference of a party.

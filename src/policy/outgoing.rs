@@ -79,7 +79,9 @@ pub fn release(
 ) -> (Outcome, BTreeMap<StrippedRow, u32>) {
     let document = message.document();
     let schema = document.schema();
-    let sheet = occasion.policy.sheet(schema, occasion.edition.name(), to.domain);
+    let sheet = occasion
+        .policy
+        .sheet(schema, occasion.edition.name(), to.domain);
     let Some(sheet) = sheet.filter(|sheet| sheet.admits_message()) else {
         return (Outcome::Nothing, BTreeMap::new());
     };
@@ -101,11 +103,19 @@ pub fn release(
     let berrefnr = format!("SGW-{id}");
     let render = |version: &str| {
         let header = |term| header_text(term, &berrefnr, &schema.code, version, to, occasion);
-        filter::render(&filter, &selection, &Written { header: &header, employer: to.write })
+        filter::render(
+            &filter,
+            &selection,
+            &Written {
+                header: &header,
+                employer: to.write,
+            },
+        )
     };
     // The proof: nothing is sent that a receiver's own validator would refuse.
     let mut xml = render(&schema.version);
-    if !validate(occasion.edition, xml.as_slice(), Mode::SchemaOnly).is_valid() {
+    let verdict = validate(occasion.edition, xml.as_slice(), Mode::SchemaOnly);
+    if !verdict.is_ok_and(|verdict| verdict.is_valid()) {
         return (Outcome::Invalid, stripped);
     }
     // A receiver that wants another version code wants nothing else changed.
@@ -131,9 +141,15 @@ pub fn release(
 /// The number was removed on receipt; the count belongs to the persons that
 /// pass here.
 fn count_bsn(message: &Stripped, selection: &mut Selection) {
-    for person in message.removed_from().iter().filter(|person| selection.keeps(**person)) {
+    for person in message.removed_from() {
+        if !selection.keeps(*person) {
+            continue;
+        }
         let row = format!("{}/SofiNr", message.document().element(*person).path);
-        *selection.stripped.entry(StrippedRow { rule: "bsn", row }).or_default() += 1;
+        *selection
+            .stripped
+            .entry(StrippedRow { rule: "bsn", row })
+            .or_default() += 1;
     }
 }
 
@@ -185,8 +201,13 @@ pub struct Waiting<'a> {
 pub fn park(message: &Stripped, waiting: &Waiting<'_>, occasion: &Occasion<'_>) -> Option<Parked> {
     let document = message.document();
     let schema = document.schema();
-    let sheet: &Sheet = occasion.policy.union_sheet(schema, occasion.edition.name())?;
-    let decision = Decision { kept: waiting.nodes.clone(), ..Decision::default() };
+    let sheet: &Sheet = occasion
+        .policy
+        .union_sheet(schema, occasion.edition.name())?;
+    let decision = Decision {
+        kept: waiting.nodes.clone(),
+        ..Decision::default()
+    };
     let filter = Filter {
         document,
         sheet,
@@ -201,7 +222,10 @@ pub fn park(message: &Stripped, waiting: &Waiting<'_>, occasion: &Occasion<'_>) 
         return None;
     }
     let nothing = BTreeMap::new();
-    let written = Written { header: &|_| None, employer: &nothing };
+    let written = Written {
+        header: &|_| None,
+        employer: &nothing,
+    };
     Some(Parked {
         id: waiting.id.to_owned(),
         party: waiting.party.clone(),

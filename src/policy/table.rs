@@ -18,7 +18,14 @@ use crate::validate::{Editions, MessageSchema};
 const TABLE: &str = include_str!("../../config/policy.tsv");
 const PARTS: &str = include_str!("../../config/policy.toml");
 const COLUMNS: [&str; 8] = [
-    "edition", "message", "path", "werkgever", "arbodienst", "bedrijfsarts", "verzekeraar", "reason",
+    "edition",
+    "message",
+    "path",
+    "werkgever",
+    "arbodienst",
+    "bedrijfsarts",
+    "verzekeraar",
+    "reason",
 ];
 
 /// What happens to one element on its way to one domain.
@@ -59,7 +66,10 @@ pub struct Rule {
 }
 
 impl Rule {
-    const DENY: Self = Self { cell: Cell::Strip, opener: None };
+    const DENY: Self = Self {
+        cell: Cell::Strip,
+        opener: None,
+    };
 
     fn parse(text: &str) -> Option<Self> {
         let (cell, opener) = match text.split_once('?') {
@@ -167,13 +177,20 @@ impl Policy {
         let rows = Rows::parse(&table)?;
         let mut sheets = HashMap::new();
         for name in editions.names() {
-            let Some(edition) = editions.get(name) else { continue };
+            let Some(edition) = editions.get(name) else {
+                continue;
+            };
             for schema in edition.messages() {
                 let key = (name.to_owned(), schema.name.clone());
                 sheets.insert(key, Arc::new(rows.fit(name, schema)));
             }
         }
-        Ok(Self { version: rows.version, parts: Arc::new(parts), sheets, window_days })
+        Ok(Self {
+            version: rows.version,
+            parts: Arc::new(parts),
+            sheets,
+            window_days,
+        })
     }
 
     /// The version that releases name.
@@ -197,7 +214,9 @@ impl Policy {
     /// The rules for a message to a domain; `None` means nothing leaves.
     #[must_use]
     pub fn sheet(&self, schema: &MessageSchema, edition: &str, domain: Domain) -> Option<&Sheet> {
-        let sheets = self.sheets.get(&(edition.to_owned(), schema.name.clone()))?;
+        let sheets = self
+            .sheets
+            .get(&(edition.to_owned(), schema.name.clone()))?;
         let [werkgever, arbodienst, bedrijfsarts, verzekeraar] = &sheets.by_domain;
         Some(match domain {
             Domain::Werkgever => werkgever,
@@ -210,13 +229,18 @@ impl Policy {
     /// What at least one domain may have: the rules for parking.
     #[must_use]
     pub fn union_sheet(&self, schema: &MessageSchema, edition: &str) -> Option<&Sheet> {
-        let sheets = self.sheets.get(&(edition.to_owned(), schema.name.clone()))?;
+        let sheets = self
+            .sheets
+            .get(&(edition.to_owned(), schema.name.clone()))?;
         Some(&sheets.any)
     }
 }
 
 fn text_of(folder: Option<&Path>, name: &str, built_in: &str) -> Result<String, PolicyError> {
-    let Some(path) = folder.map(|folder| folder.join(name)).filter(|path| path.exists()) else {
+    let Some(path) = folder
+        .map(|folder| folder.join(name))
+        .filter(|path| path.exists())
+    else {
         return Ok(built_in.to_owned());
     };
     std::fs::read_to_string(&path).map_err(|cause| PolicyError {
@@ -242,13 +266,20 @@ impl Rows {
         let mut seen_columns = false;
         for (at, line) in text.lines().enumerate() {
             if let Some(comment) = line.strip_prefix('#') {
-                version = comment.trim().strip_prefix("version:").map(|v| v.trim().to_owned()).or(version);
+                version = comment
+                    .trim()
+                    .strip_prefix("version:")
+                    .map(|v| v.trim().to_owned())
+                    .or(version);
                 continue;
             }
             let fields: Vec<&str> = line.split('\t').collect();
             if !seen_columns {
                 if fields != COLUMNS {
-                    return Err(wrong(at, format!("the columns must be {}", COLUMNS.join(", "))));
+                    return Err(wrong(
+                        at,
+                        format!("the columns must be {}", COLUMNS.join(", ")),
+                    ));
                 }
                 seen_columns = true;
                 continue;
@@ -260,9 +291,16 @@ impl Rows {
                 Rule::parse(text).ok_or_else(|| wrong(at, format!("unknown cell {text:?}")))
             };
             let row = [cell(a)?, cell(b)?, cell(c)?, cell(d)?];
-            let key = ((*edition).to_owned(), (*message).to_owned(), (*path).to_owned());
+            let key = (
+                (*edition).to_owned(),
+                (*message).to_owned(),
+                (*path).to_owned(),
+            );
             if rules.insert(key, row).is_some() {
-                return Err(wrong(at, "the element stands in the table twice".to_owned()));
+                return Err(wrong(
+                    at,
+                    "the element stands in the table twice".to_owned(),
+                ));
             }
         }
         let version = version.ok_or_else(|| wrong(0, "no line `# version: …`".to_owned()))?;
@@ -273,7 +311,11 @@ impl Rows {
         let mut by_domain: [Vec<Rule>; 4] = Default::default();
         let mut any = Vec::with_capacity(schema.elements.len());
         for element in &schema.elements {
-            let key = (edition.to_owned(), schema.name.clone(), element.path.clone());
+            let key = (
+                edition.to_owned(),
+                schema.name.clone(),
+                element.path.clone(),
+            );
             let row = match self.rules.get(&key) {
                 // A doubtful element is accepted and never sent, whatever the table says.
                 Some(row) if !element.doubtful => row.clone(),
@@ -284,7 +326,10 @@ impl Rows {
                 sheet.push(rule);
             }
         }
-        Sheets { by_domain: by_domain.map(|rules| Sheet { rules }), any: Sheet { rules: any } }
+        Sheets {
+            by_domain: by_domain.map(|rules| Sheet { rules }),
+            any: Sheet { rules: any },
+        }
     }
 }
 
@@ -293,10 +338,16 @@ impl Rows {
 fn union(row: &[Rule; 4]) -> Rule {
     let kept = |rule: &Rule| {
         rule.opener.is_some()
-            || matches!(rule.cell, Cell::Pass | Cell::Write | Cell::Constant(_) | Cell::Document)
+            || matches!(
+                rule.cell,
+                Cell::Pass | Cell::Write | Cell::Constant(_) | Cell::Document
+            )
     };
     if row.iter().any(kept) {
-        Rule { cell: Cell::Pass, opener: None }
+        Rule {
+            cell: Cell::Pass,
+            opener: None,
+        }
     } else {
         Rule::DENY
     }
@@ -341,7 +392,11 @@ mod tests {
                 named += 1;
             }
         }
-        assert_eq!(named, rows.rules.len(), "a row names an element that no schema has");
+        assert_eq!(
+            named,
+            rows.rules.len(),
+            "a row names an element that no schema has"
+        );
     }
 
     #[test]
@@ -361,11 +416,20 @@ mod tests {
         let (editions, policy) = policy();
         let mut doubtful = 0;
         for schema in editions.get("2017").unwrap().messages() {
-            for (at, element) in schema.elements.iter().enumerate().filter(|(_, e)| e.doubtful) {
+            for (at, element) in schema
+                .elements
+                .iter()
+                .enumerate()
+                .filter(|(_, e)| e.doubtful)
+            {
                 doubtful += 1;
                 for domain in Domain::ALL {
                     let rule = policy.sheet(schema, "2017", *domain).unwrap().rule(at);
-                    assert!(matches!(rule.cell, Cell::Strip | Cell::Never), "{}", element.path);
+                    assert!(
+                        matches!(rule.cell, Cell::Strip | Cell::Never),
+                        "{}",
+                        element.path
+                    );
                 }
             }
         }

@@ -51,7 +51,13 @@ impl BodyLimits {
         in_flight: usize,
     ) -> Self {
         let units = (in_flight / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self { max_bytes, max_ratio, pause, whole, budget: Arc::new(Semaphore::new(units)) }
+        Self {
+            max_bytes,
+            max_ratio,
+            pause,
+            whole,
+            budget: Arc::new(Semaphore::new(units)),
+        }
     }
 }
 
@@ -79,7 +85,9 @@ pub fn check_head(headers: &HeaderMap, limits: &BodyLimits) -> Result<Encoding, 
                 .detail("Content-Encoding must be gzip or absent"));
         }
     };
-    let length = text(headers, header::CONTENT_LENGTH.as_str()).parse::<usize>().unwrap_or(0);
+    let length = text(headers, header::CONTENT_LENGTH.as_str())
+        .parse::<usize>()
+        .unwrap_or(0);
     if length > limits.max_bytes {
         return Err(Problem::new(Kind::TooLarge));
     }
@@ -94,7 +102,10 @@ pub struct Encoding {
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// The charset of an XML content type; `None` when it is no XML.
@@ -106,7 +117,9 @@ fn xml_charset(content_type: &str) -> Option<Option<String>> {
     }
     let charset = parts.find_map(|part| {
         let (name, value) = part.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_owned())
+        name.trim()
+            .eq_ignore_ascii_case("charset")
+            .then(|| value.trim().trim_matches('"').to_owned())
     });
     Some(charset)
 }
@@ -118,7 +131,11 @@ fn xml_charset(content_type: &str) -> Option<Option<String>> {
 /// [`Kind::TooLarge`], [`Kind::Malformed`] for a broken gzip stream or
 /// charset, [`Kind::Timeout`], and [`Kind::Unavailable`] when all bodies
 /// together hold too much.
-pub async fn read(body: Body, encoding: &Encoding, limits: &BodyLimits) -> Result<Received, Problem> {
+pub async fn read(
+    body: Body,
+    encoding: &Encoding,
+    limits: &BodyLimits,
+) -> Result<Received, Problem> {
     let mut share = Vec::new();
     let mut sink = Sink::new(encoding.gzip, limits);
     let mut stream = body;
@@ -135,10 +152,17 @@ pub async fn read(body: Body, encoding: &Encoding, limits: &BodyLimits) -> Resul
     }
     let bytes = sink.finish()?;
     let bytes = decode(bytes, encoding.charset.as_deref())?;
-    Ok(Received { bytes, _share: share })
+    Ok(Received {
+        bytes,
+        _share: share,
+    })
 }
 
-async fn next_piece(body: &mut Body, pause: Duration, until: Instant) -> Result<Option<Bytes>, Problem> {
+async fn next_piece(
+    body: &mut Body,
+    pause: Duration,
+    until: Instant,
+) -> Result<Option<Bytes>, Problem> {
     loop {
         let deadline = until.min(Instant::now() + pause);
         let frame = tokio::time::timeout_at(deadline, body.frame())
@@ -146,7 +170,11 @@ async fn next_piece(body: &mut Body, pause: Duration, until: Instant) -> Result<
             .map_err(|_| Problem::new(Kind::Timeout).closing())?;
         match frame {
             None => return Ok(None),
-            Some(Err(_)) => return Err(Problem::new(Kind::BadRequest).detail("the body broke off").closing()),
+            Some(Err(_)) => {
+                return Err(Problem::new(Kind::BadRequest)
+                    .detail("the body broke off")
+                    .closing());
+            }
             Some(Ok(frame)) => {
                 if let Ok(piece) = frame.into_data() {
                     return Ok(Some(piece));
@@ -179,15 +207,26 @@ async fn next(stream: &mut BodyDataStream) -> Option<Result<Bytes, axum::Error>>
 /// Collects a body, through the decompressor where there is one.
 enum Sink {
     Plain(Bounded),
-    Gzip { decoder: MultiGzDecoder<Bounded>, compressed: usize, max_ratio: usize },
+    Gzip {
+        decoder: MultiGzDecoder<Bounded>,
+        compressed: usize,
+        max_ratio: usize,
+    },
 }
 
 impl Sink {
     fn new(gzip: bool, limits: &BodyLimits) -> Self {
-        let bounded = Bounded { bytes: Zeroizing::new(Vec::new()), max: limits.max_bytes };
+        let bounded = Bounded {
+            bytes: Zeroizing::new(Vec::new()),
+            max: limits.max_bytes,
+        };
         if gzip {
             let decoder = MultiGzDecoder::new(bounded);
-            Self::Gzip { decoder, compressed: 0, max_ratio: limits.max_ratio }
+            Self::Gzip {
+                decoder,
+                compressed: 0,
+                max_ratio: limits.max_ratio,
+            }
         } else {
             Self::Plain(bounded)
         }
@@ -203,7 +242,11 @@ impl Sink {
     fn write(&mut self, piece: &[u8]) -> Result<(), Problem> {
         match self {
             Self::Plain(bounded) => bounded.write_all(piece).map_err(|cause| refusal(&cause)),
-            Self::Gzip { decoder, compressed, max_ratio } => {
+            Self::Gzip {
+                decoder,
+                compressed,
+                max_ratio,
+            } => {
                 // Small steps, so that a bomb is seen before it has gone off.
                 for step in piece.chunks(1 << 10) {
                     decoder.write_all(step).map_err(|cause| refusal(&cause))?;
@@ -223,9 +266,10 @@ impl Sink {
     fn finish(self) -> Result<Zeroizing<Vec<u8>>, Problem> {
         match self {
             Self::Plain(bounded) => Ok(bounded.bytes),
-            Self::Gzip { decoder, .. } => {
-                decoder.finish().map(|bounded| bounded.bytes).map_err(|cause| refusal(&cause))
-            }
+            Self::Gzip { decoder, .. } => decoder
+                .finish()
+                .map(|bounded| bounded.bytes)
+                .map_err(|cause| refusal(&cause)),
         }
     }
 }
@@ -266,7 +310,9 @@ fn malformed(code: Code) -> Problem {
 /// declaration (RFC 7303, section 3), which is then blanked, so that lines and
 /// columns stay where they were.
 fn decode(bytes: Zeroizing<Vec<u8>>, charset: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let Some(charset) = charset else { return Ok(bytes) };
+    let Some(charset) = charset else {
+        return Ok(bytes);
+    };
     let encoding = match charset.to_ascii_lowercase().as_str() {
         "utf-8" | "us-ascii" => encoding_rs::UTF_8,
         "iso-8859-1" | "windows-1252" => encoding_rs::WINDOWS_1252,
@@ -282,11 +328,22 @@ fn decode(bytes: Zeroizing<Vec<u8>>, charset: Option<&str>) -> Result<Zeroizing<
 
 /// Overwrites `encoding="…"` in the XML declaration with spaces.
 fn blank_encoding(text: &mut [u8]) {
-    let Some(end) = text.windows(2).take(256).position(|pair| pair == b"?>") else { return };
-    let Some(head) = text.get_mut(..end).filter(|head| head.starts_with(b"<?xml")) else { return };
-    let Some(from) = head.windows(9).position(|word| word == b" encoding") else { return };
-    let quotes: Vec<usize> =
-        (from..head.len()).filter(|at| matches!(head.get(*at), Some(b'"' | b'\''))).take(2).collect();
+    let Some(end) = text.windows(2).take(256).position(|pair| pair == b"?>") else {
+        return;
+    };
+    let Some(head) = text
+        .get_mut(..end)
+        .filter(|head| head.starts_with(b"<?xml"))
+    else {
+        return;
+    };
+    let Some(from) = head.windows(9).position(|word| word == b" encoding") else {
+        return;
+    };
+    let quotes: Vec<usize> = (from..head.len())
+        .filter(|at| matches!(head.get(*at), Some(b'"' | b'\'')))
+        .take(2)
+        .collect();
     if let [_, close] = quotes.as_slice() {
         if let Some(declared) = head.get_mut(from..=*close) {
             declared.fill(b' ');
@@ -299,7 +356,13 @@ mod tests {
     use super::*;
 
     fn limits() -> BodyLimits {
-        BodyLimits::new(1 << 22, 200, Duration::from_secs(1), Duration::from_secs(9), 1 << 23)
+        BodyLimits::new(
+            1 << 22,
+            200,
+            Duration::from_secs(1),
+            Duration::from_secs(9),
+            1 << 23,
+        )
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -309,7 +372,10 @@ mod tests {
     }
 
     async fn read_gzip(bytes: Vec<u8>) -> Result<Received, Problem> {
-        let encoding = Encoding { gzip: true, charset: None };
+        let encoding = Encoding {
+            gzip: true,
+            charset: None,
+        };
         read(Body::from(bytes), &encoding, &limits()).await
     }
 
@@ -318,22 +384,43 @@ mod tests {
         assert_eq!(&**read_gzip(gzip(b"<a/>")).await.unwrap().bytes, b"<a/>");
         let bomb = read_gzip(gzip(&vec![b' '; 100 << 20])).await.err().unwrap();
         assert_eq!(bomb.kind(), Kind::TooLarge);
-        let broken = read_gzip(b"\x1f\x8b\x08 nonsense".to_vec()).await.err().unwrap();
+        let broken = read_gzip(b"\x1f\x8b\x08 nonsense".to_vec())
+            .await
+            .err()
+            .unwrap();
         assert_eq!(broken.kind(), Kind::Malformed);
         let mut truncated = gzip(b"<a>some text that is long enough</a>");
         truncated.truncate(truncated.len() - 9);
-        assert_eq!(read_gzip(truncated).await.err().unwrap().kind(), Kind::Malformed);
+        assert_eq!(
+            read_gzip(truncated).await.err().unwrap().kind(),
+            Kind::Malformed
+        );
     }
 
     #[tokio::test]
     async fn all_bodies_together_have_a_bound() {
-        let limits = BodyLimits::new(1 << 22, 200, Duration::from_secs(1), Duration::from_secs(9), 1 << 20);
-        let encoding = Encoding { gzip: false, charset: None };
-        let held = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await.unwrap();
+        let limits = BodyLimits::new(
+            1 << 22,
+            200,
+            Duration::from_secs(1),
+            Duration::from_secs(9),
+            1 << 20,
+        );
+        let encoding = Encoding {
+            gzip: false,
+            charset: None,
+        };
+        let held = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
+            .await
+            .unwrap();
         let refused = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await;
         assert_eq!(refused.err().unwrap().kind(), Kind::Unavailable);
         drop(held);
-        assert!(read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await.is_ok());
+        assert!(
+            read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
+                .await
+                .is_ok()
+        );
     }
 
     #[test]
@@ -348,7 +435,10 @@ mod tests {
     #[test]
     fn only_xml_types_are_taken() {
         assert_eq!(xml_charset("application/xml"), Some(None));
-        assert_eq!(xml_charset("text/xml; charset=\"utf-8\""), Some(Some("utf-8".to_owned())));
+        assert_eq!(
+            xml_charset("text/xml; charset=\"utf-8\""),
+            Some(Some("utf-8".to_owned()))
+        );
         assert_eq!(xml_charset("application/json"), None);
         assert_eq!(xml_charset(""), None);
     }

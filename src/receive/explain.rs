@@ -60,7 +60,12 @@ pub async fn explain(
             return Ok(refused(setup, party, &findings));
         }
     };
-    let planner = Planner { setup, party, message: &prepared, now };
+    let planner = Planner {
+        setup,
+        party,
+        message: &prepared,
+        now,
+    };
     let parts = match planner.sort() {
         Ok(parts) => parts,
         Err(foreign) => {
@@ -68,7 +73,10 @@ pub async fn explain(
             return Ok(refused(setup, party, &findings_in(refusal)));
         }
     };
-    let ledger = intake.ledger(&planner, &parts).await.map_err(|_| ExplainError::Store)?;
+    let ledger = intake
+        .ledger(&planner, &parts)
+        .await
+        .map_err(|_| ExplainError::Store)?;
     let plan = planner.plan(parts, &ledger);
     let findings = findings_of(&prepared, setup, party, &plan);
     let parked: Vec<Value> = plan
@@ -102,8 +110,10 @@ fn refused(setup: &Setup, party: &PartyId, findings: &[Finding]) -> Value {
 
 fn report(setup: &Setup, party: &PartyId, findings: &[Finding]) -> Value {
     let standing = setup.standing(party);
-    let findings: Vec<Value> =
-        findings.iter().map(|finding| finding_json(finding, Language::English)).collect();
+    let findings: Vec<Value> = findings
+        .iter()
+        .map(|finding| finding_json(finding, Language::English))
+        .collect();
     json!({
         "accepted": false,
         "party": party.as_str(),
@@ -122,7 +132,9 @@ fn route_json(route: &RoutePlan) -> Value {
         *rules.entry((*rule, None)).or_default() += count;
     }
     for (stripped, count) in &route.stripped {
-        *rules.entry((stripped.rule, Some(&stripped.row))).or_default() += count;
+        *rules
+            .entry((stripped.rule, Some(&stripped.row)))
+            .or_default() += count;
     }
     let rules: Vec<Value> = rules
         .into_iter()

@@ -18,7 +18,8 @@ use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
 use crate::policy::{self, LedgerView};
 use crate::setup::{Current, Setup};
 use crate::store::{
-    AcceptError, Acceptance, Answer, Message, ParkedFilter, ParkedItem, Remembered, Store, StoredMessage, Unparking,
+    AcceptError, Acceptance, Answer, Message, ParkedFilter, ParkedItem, Remembered, Store,
+    StoredMessage, Unparking,
 };
 use crate::translate::{Kind, Remark};
 use crate::validate::{Document, NodeId};
@@ -85,8 +86,15 @@ impl Intake {
         } else {
             prepare::prepare(setup, party, body, now)
         };
-        match self.decide(setup, party, body, now, preparation, &outline).await {
-            Ok((message, replay)) => Ok(Accepted { message, replay, outline }),
+        match self
+            .decide(setup, party, body, now, preparation, &outline)
+            .await
+        {
+            Ok((message, replay)) => Ok(Accepted {
+                message,
+                replay,
+                outline,
+            }),
             Err(refusal) => Err((refusal, outline)),
         }
     }
@@ -97,7 +105,7 @@ impl Intake {
         party: &PartyId,
         body: &[u8],
         now: Timestamp,
-        preparation: Preparation,
+        preparation: Preparation<'_>,
         outline: &Outline,
     ) -> Result<(StoredMessage, bool), Refusal> {
         if let Preparation::Malformed(findings) = preparation {
@@ -107,7 +115,12 @@ impl Intake {
         let hash = prepare::body_hash(setup, body);
         if let Some(reference) = &outline.berrefnr {
             let reference = policy::berrefnr(&setup.keys, party, reference);
-            if let Some(known) = self.store.find_message(party, &reference).await.map_err(refusal)? {
+            if let Some(known) = self
+                .store
+                .find_message(party, &reference)
+                .await
+                .map_err(refusal)?
+            {
                 return same_or_other(known, &hash).map(|known| (known, true));
             }
         }
@@ -124,16 +137,23 @@ impl Intake {
         &self,
         setup: &Setup,
         party: &PartyId,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         body: KeyedHash,
         now: Timestamp,
     ) -> Result<(StoredMessage, bool), Refusal> {
         if prepared.model.kind == Kind::Return {
             return self.take_answer(setup, party, prepared, body, now).await;
         }
-        let planner = Planner { setup, party, message: prepared, now };
+        let planner = Planner {
+            setup,
+            party,
+            message: prepared,
+            now,
+        };
         for _ in 0..ATTEMPTS {
-            let parts = planner.sort().map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
+            let parts = planner
+                .sort()
+                .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
             let domains = parts.domains().into_iter().collect();
             let ledger = self.ledger(&planner, &parts).await?;
             let plan = planner.plan(parts, &ledger);
@@ -142,7 +162,11 @@ impl Intake {
             let message = message_row(setup, party, prepared, body, now, findings, domains);
             let id = message.id.clone();
             let persons = persons_of(&planner);
-            match self.store.accept(acceptance(setup, message, plan, now)).await {
+            match self
+                .store
+                .accept(acceptance(setup, message, plan, now))
+                .await
+            {
                 Ok(()) => {
                     self.release_waiting(setup, &persons).await;
                     return self.stored(party, &id).await.map(|stored| (stored, false));
@@ -178,7 +202,12 @@ impl Intake {
         }
         let mut entries = self.store.ledger(&needs.persons).await.map_err(refusal)?;
         if !needs.cases.is_empty() {
-            entries.extend(self.store.ledger_cases(&needs.cases).await.map_err(refusal)?);
+            entries.extend(
+                self.store
+                    .ledger_cases(&needs.cases)
+                    .await
+                    .map_err(refusal)?,
+            );
         }
         let remembered = self.store.remembered(&needs.cases).await.map_err(refusal)?;
         Ok(LedgerView::new(entries, remembered))
@@ -190,21 +219,38 @@ impl Intake {
         &self,
         setup: &Setup,
         party: &PartyId,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         body: KeyedHash,
         now: Timestamp,
     ) -> Result<(StoredMessage, bool), Refusal> {
-        let answered = prepared.model.header.answered.as_deref().unwrap_or_default();
+        let answered = prepared
+            .model
+            .header
+            .answered
+            .as_deref()
+            .unwrap_or_default();
         let reference = policy::berrefnr(&setup.keys, party, answered);
-        let found = self.store.release_by_berrefnr(party, &reference).await.map_err(refusal)?;
+        let found = self
+            .store
+            .release_by_berrefnr(party, &reference)
+            .await
+            .map_err(refusal)?;
         let matched = found.filter(|release| release.test == prepared.model.header.test);
         let Some(release) = matched else {
             let root = prepared.stripped.document().root();
-            let remark = Remark { code: Code::AnswerUnmatched, at: root };
+            let remark = Remark {
+                code: Code::AnswerUnmatched,
+                at: root,
+            };
             let mapping = &setup.standing(party).mapping;
             return Err(Refusal::Invalid(prepared.findings_for([remark], mapping)));
         };
-        let planner = Planner { setup, party, message: prepared, now };
+        let planner = Planner {
+            setup,
+            party,
+            message: prepared,
+            now,
+        };
         let forwarded = planner.forward_answer(&release);
         let positive = !prepared.has_error_entries();
         let domains = forwarded.iter().map(|release| release.domain()).collect();
@@ -212,7 +258,10 @@ impl Intake {
         let message = message_row(setup, party, prepared, body, now, findings, domains);
         let id = message.id.clone();
         let acceptance = Acceptance {
-            answer: Some(Answer { release_id: release.id.clone(), positive }),
+            answer: Some(Answer {
+                release_id: release.id.clone(),
+                positive,
+            }),
             releases: forwarded,
             ..acceptance(setup, message, Plan::default(), now)
         };
@@ -227,7 +276,12 @@ impl Intake {
     }
 
     /// Parking is bounded per party: beyond it nothing is accepted.
-    async fn check_parking(&self, setup: &Setup, party: &PartyId, plan: &Plan) -> Result<(), Refusal> {
+    async fn check_parking(
+        &self,
+        setup: &Setup,
+        party: &PartyId,
+        plan: &Plan,
+    ) -> Result<(), Refusal> {
         if plan.parked.is_empty() {
             return Ok(());
         }
@@ -249,7 +303,9 @@ impl Intake {
         }
         match self.store.parked_about(persons).await {
             Ok(items) => {
-                let waiting = items.into_iter().filter(|item| item.reason == Code::CaseUnknown);
+                let waiting = items
+                    .into_iter()
+                    .filter(|item| item.reason == Code::CaseUnknown);
                 self.release_parked(setup, waiting.collect()).await;
             }
             Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
@@ -268,9 +324,13 @@ impl Intake {
         for item in items {
             let released = self.release_one(setup, &item).await;
             match released {
-                Ok(true) => tracing::info!(parked.id = %item.id, "Released parked part {}", item.id),
+                Ok(true) => {
+                    tracing::info!(parked.id = %item.id, "Released parked part {}", item.id)
+                }
                 Ok(false) => {}
-                Err(cause) => tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id),
+                Err(cause) => {
+                    tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id)
+                }
             }
         }
     }
@@ -280,11 +340,22 @@ impl Intake {
     async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<bool, AcceptError> {
         let now = self.clock.now();
         let (preparation, _) = prepare::prepare(setup, &item.party, &item.xml, now);
-        let Preparation::Ready(prepared) = preparation else { return Ok(false) };
-        let planner = Planner { setup, party: &item.party, message: &prepared, now };
+        let Preparation::Ready(prepared) = preparation else {
+            return Ok(false);
+        };
+        let planner = Planner {
+            setup,
+            party: &item.party,
+            message: &prepared,
+            now,
+        };
         for _ in 0..ATTEMPTS {
-            let Ok(parts) = planner.sort() else { return Ok(false) };
-            let Ok(ledger) = self.ledger(&planner, &parts).await else { return Ok(false) };
+            let Ok(parts) = planner.sort() else {
+                return Ok(false);
+            };
+            let Ok(ledger) = self.ledger(&planner, &parts).await else {
+                return Ok(false);
+            };
             let mut plan = planner.plan(parts, &ledger);
             if !plan.parked.is_empty() || plan.routes.is_empty() {
                 return Ok(false);
@@ -292,10 +363,22 @@ impl Intake {
             let message_type = prepared.stripped.document().schema().name.clone();
             let unparking = Unparking {
                 item,
-                withheld: plan.routes.iter().flat_map(|route| route.withheld(&message_type)).collect(),
+                withheld: plan
+                    .routes
+                    .iter()
+                    .flat_map(|route| route.withheld(&message_type))
+                    .collect(),
                 remember: remembered(&plan, now),
-                ledger: plan.routes.iter_mut().flat_map(super::plan::RoutePlan::take_changes).collect(),
-                releases: plan.routes.into_iter().filter_map(|route| route.release).collect(),
+                ledger: plan
+                    .routes
+                    .iter_mut()
+                    .flat_map(super::plan::RoutePlan::take_changes)
+                    .collect(),
+                releases: plan
+                    .routes
+                    .into_iter()
+                    .filter_map(|route| route.release)
+                    .collect(),
                 window_days: setup.policy.window_days(),
             };
             match self.store.unpark(unparking).await {
@@ -331,7 +414,7 @@ fn refusal(cause: crate::store::Error) -> Refusal {
 pub fn check_sender(
     setup: &Setup,
     party: &PartyId,
-    preparation: &Preparation,
+    preparation: &Preparation<'_>,
     outline: &Outline,
     body: &[u8],
 ) -> Result<(), Refusal> {
@@ -340,19 +423,32 @@ pub fn check_sender(
         Preparation::Invalid { partial, .. } => partial.as_ref(),
         Preparation::Malformed(_) => None,
     };
-    let (Some(document), Some(sender_id)) = (document, &outline.sender_id) else { return Ok(()) };
-    let known = setup.party(party).is_some_and(|party| party.may_send_as(sender_id));
+    let (Some(document), Some(sender_id)) = (document, &outline.sender_id) else {
+        return Ok(());
+    };
+    let known = setup
+        .party(party)
+        .is_some_and(|party| party.may_send_as(sender_id));
     let at = |code, node| prepare::finding_at(document, body, code, node);
     if !known {
-        return Err(Refusal::Forbidden(vec![at(Code::SenderMismatch, document.root())]));
+        return Err(Refusal::Forbidden(vec![at(
+            Code::SenderMismatch,
+            document.root(),
+        )]));
     }
-    if !setup.party(party).is_some_and(|party| party.kind.speaks_for_employers()) {
+    if !setup
+        .party(party)
+        .is_some_and(|party| party.kind.speaks_for_employers())
+    {
         return Ok(());
     }
     for employer in prepare::employers_of(document) {
         let text = |tag: &str| child_text(document, employer, tag);
         if let crate::directory::Match::Foreign(_) = setup.directory.tenant_for(party, &text) {
-            return Err(Refusal::Forbidden(vec![at(Code::EmployerForeign, employer)]));
+            return Err(Refusal::Forbidden(vec![at(
+                Code::EmployerForeign,
+                employer,
+            )]));
         }
     }
     Ok(())
@@ -367,17 +463,34 @@ fn child_text<'d>(document: &'d Document, employer: NodeId, tag: &str) -> Option
 }
 
 fn same_or_other(known: StoredMessage, body: &KeyedHash) -> Result<StoredMessage, Refusal> {
-    if &known.body == body { Ok(known) } else { Err(Refusal::ReferenceReused) }
+    if &known.body == body {
+        Ok(known)
+    } else {
+        Err(Refusal::ReferenceReused)
+    }
 }
 
 /// The refusal of a message of which something is another party's.
-pub fn forbidden(prepared: &Prepared, setup: &Setup, party: &PartyId, foreign: Foreign) -> Refusal {
-    let remark = Remark { code: foreign.code, at: foreign.at };
+pub fn forbidden(
+    prepared: &Prepared<'_>,
+    setup: &Setup,
+    party: &PartyId,
+    foreign: Foreign,
+) -> Refusal {
+    let remark = Remark {
+        code: foreign.code,
+        at: foreign.at,
+    };
     Refusal::Forbidden(prepared.findings_for([remark], &setup.standing(party).mapping))
 }
 
 /// What the sender is told: what validation found and what the plan adds.
-pub fn findings_of(prepared: &Prepared, setup: &Setup, party: &PartyId, plan: &Plan) -> Vec<Finding> {
+pub fn findings_of(
+    prepared: &Prepared<'_>,
+    setup: &Setup,
+    party: &PartyId,
+    plan: &Plan,
+) -> Vec<Finding> {
     let mut findings = prepared.findings.clone();
     let remarks = plan.remarks.iter().copied();
     findings.extend(prepared.findings_for(remarks, &setup.standing(party).mapping));
@@ -394,14 +507,19 @@ fn persons_of(planner: &Planner<'_>) -> Vec<KeyedHash> {
         return Vec::new();
     }
     let identity = policy::Identity::of(&planner.setup.keys, planner.party);
-    let employees = model.employers.iter().flat_map(|employer| &employer.employees);
-    employees.map(|employee| identity.person(&employee.id)).collect()
+    let employees = model
+        .employers
+        .iter()
+        .flat_map(|employer| &employer.employees);
+    employees
+        .map(|employee| identity.person(&employee.id))
+        .collect()
 }
 
 fn message_row(
     setup: &Setup,
     party: &PartyId,
-    prepared: &Prepared,
+    prepared: &Prepared<'_>,
     body: KeyedHash,
     now: Timestamp,
     findings: Vec<Finding>,
@@ -428,10 +546,22 @@ fn message_row(
 fn acceptance(setup: &Setup, message: Message, mut plan: Plan, now: Timestamp) -> Acceptance {
     let message_type = message.message_type.clone();
     Acceptance {
-        withheld: plan.routes.iter().flat_map(|route| route.withheld(&message_type)).collect(),
+        withheld: plan
+            .routes
+            .iter()
+            .flat_map(|route| route.withheld(&message_type))
+            .collect(),
         remember: remembered(&plan, now),
-        ledger: plan.routes.iter_mut().flat_map(super::plan::RoutePlan::take_changes).collect(),
-        releases: plan.routes.into_iter().filter_map(|route| route.release).collect(),
+        ledger: plan
+            .routes
+            .iter_mut()
+            .flat_map(super::plan::RoutePlan::take_changes)
+            .collect(),
+        releases: plan
+            .routes
+            .into_iter()
+            .filter_map(|route| route.release)
+            .collect(),
         window_days: setup.policy.window_days(),
         parked: plan.parked,
         unparked: Vec::new(),
@@ -443,12 +573,23 @@ fn acceptance(setup: &Setup, message: Message, mut plan: Plan, now: Timestamp) -
 /// Released cases are recognised for two years, to the end of the month, so
 /// that the day of the report cannot be read from it.
 fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
-    let until: Date = clock::civil_at(now).date().saturating_add(2.years()).last_of_month();
+    let until: Date = clock::civil_at(now)
+        .date()
+        .saturating_add(2.years())
+        .last_of_month();
     let released = plan.routes.iter().filter(|route| route.release.is_some());
     let mut cases: HashMap<(KeyedHash, KeyedHash), ()> = HashMap::new();
     for route in released {
-        cases.extend(route.decision.remember.iter().map(|case| ((route.route, *case), ())));
+        cases.extend(
+            route
+                .decision
+                .remember
+                .iter()
+                .map(|case| ((route.route, *case), ())),
+        );
     }
-    cases.into_keys().map(|(route, case)| Remembered { route, case, until }).collect()
+    cases
+        .into_keys()
+        .map(|(route, case)| Remembered { route, case, until })
+        .collect()
 }
-

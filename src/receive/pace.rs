@@ -22,7 +22,11 @@ impl Pace {
     /// At most `per_minute` messages a party; 0 is no limit.
     #[must_use]
     pub fn new(per_minute: u64, clock: Clock) -> Self {
-        Self { per_minute, clock, windows: Arc::default() }
+        Self {
+            per_minute,
+            clock,
+            windows: Arc::default(),
+        }
     }
 
     /// Admits one message.
@@ -59,7 +63,10 @@ mod tests {
     fn a_party_waits_for_the_next_minute_and_others_do_not() {
         let clock = Clock::manual("2026-11-22T10:00:00Z".parse().unwrap());
         let pace = Pace::new(2, clock.clone());
-        let (adp, nmbrs) = (PartyId::parse("adp").unwrap(), PartyId::parse("nmbrs").unwrap());
+        let (adp, nmbrs) = (
+            PartyId::parse("adp").unwrap(),
+            PartyId::parse("nmbrs").unwrap(),
+        );
         assert!(pace.admit(&adp).is_ok() && pace.admit(&adp).is_ok());
         assert_eq!(pace.admit(&adp).unwrap_err().kind(), Kind::RateLimited);
         assert!(pace.admit(&nmbrs).is_ok());

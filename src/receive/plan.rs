@@ -72,7 +72,11 @@ impl RoutePlan {
 
     /// The changes of the ledger; none when nothing was released.
     pub fn take_changes(&mut self) -> Vec<LedgerChange> {
-        if self.release.is_some() { std::mem::take(&mut self.decision.changes) } else { Vec::new() }
+        if self.release.is_some() {
+            std::mem::take(&mut self.decision.changes)
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -125,7 +129,7 @@ pub struct Planner<'a> {
     /// The sender.
     pub party: &'a PartyId,
     /// The message.
-    pub message: &'a Prepared,
+    pub message: &'a Prepared<'a>,
     /// Now.
     pub now: Timestamp,
 }
@@ -133,8 +137,15 @@ pub struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// True for messages from the receiving side to the employer's.
     fn is_return(&self) -> bool {
-        let from_employer = self.setup.party(self.party).is_some_and(|p| p.kind.speaks_for_employers());
-        !from_employer && matches!(self.message.model.kind, Kind::Documents | Kind::Appointments)
+        let from_employer = self
+            .setup
+            .party(self.party)
+            .is_some_and(|p| p.kind.speaks_for_employers());
+        !from_employer
+            && matches!(
+                self.message.model.kind,
+                Kind::Documents | Kind::Appointments
+            )
     }
 
     fn test(&self) -> bool {
@@ -146,7 +157,13 @@ impl<'a> Planner<'a> {
     }
 
     fn route_hash(&self, tenant: &Tenant, route: &Route) -> KeyedHash {
-        policy::route(&self.setup.keys, &tenant.id, &route.to, route.domain, self.test())
+        policy::route(
+            &self.setup.keys,
+            &tenant.id,
+            &route.to,
+            route.domain,
+            self.test(),
+        )
     }
 
     /// The texts of an employer by tag, as far as the sender's mapping lets
@@ -192,7 +209,10 @@ impl<'a> Planner<'a> {
             let tenant = match self.setup.directory.tenant_for(self.party, &keys) {
                 Match::Mine(tenant) => tenant,
                 Match::Foreign(_) => {
-                    return Err(Foreign { code: Code::EmployerForeign, at: employer.at });
+                    return Err(Foreign {
+                        code: Code::EmployerForeign,
+                        at: employer.at,
+                    });
                 }
                 Match::Unknown => {
                     parts.strays.push(stray(Code::EmployerUnknown, None));
@@ -200,7 +220,10 @@ impl<'a> Planner<'a> {
                 }
             };
             if !tenant.has_agreement_on(today) {
-                return Err(Foreign { code: Code::NoAgreement, at: employer.at });
+                return Err(Foreign {
+                    code: Code::NoAgreement,
+                    at: employer.at,
+                });
             }
             match self.routes_meant(tenant) {
                 Ok(routes) => parts.add(tenant, routes, employer, items.clone()),
@@ -208,9 +231,17 @@ impl<'a> Planner<'a> {
             }
         }
         if self.message.model.employers.is_empty() && !items.is_empty() {
-            let at = items.first().map_or(self.message.stripped.document().root(), |item| item.at);
+            let at = items
+                .first()
+                .map_or(self.message.stripped.document().root(), |item| item.at);
             let reason = Code::EmployerUnknown;
-            parts.strays.push(Stray { reason, tenant: None, at, employers: Vec::new(), items });
+            parts.strays.push(Stray {
+                reason,
+                tenant: None,
+                at,
+                employers: Vec::new(),
+                items,
+            });
         }
         Ok(parts)
     }
@@ -229,15 +260,24 @@ impl<'a> Planner<'a> {
             return Ok(open);
         }
         let is_named = |route: &Route| {
-            self.setup.party(&route.to).and_then(|party| party.receiver_id.as_deref()) == Some(named)
+            self.setup
+                .party(&route.to)
+                .and_then(|party| party.receiver_id.as_deref())
+                == Some(named)
         };
-        let meant: HashSet<Domain> =
-            open.iter().filter(|route| is_named(route)).map(|route| route.domain).collect();
+        let meant: HashSet<Domain> = open
+            .iter()
+            .filter(|route| is_named(route))
+            .map(|route| route.domain)
+            .collect();
         if meant.is_empty() {
             return Err(Code::ReceiverMismatch);
         }
         let also = |route: &Route| route.copy && !meant.contains(&route.domain);
-        Ok(open.into_iter().filter(|route| is_named(route) || also(route)).collect())
+        Ok(open
+            .into_iter()
+            .filter(|route| is_named(route) || also(route))
+            .collect())
     }
 
     /// Routes that are valid today and whose domain may have this message.
@@ -264,14 +304,23 @@ impl<'a> Planner<'a> {
         let items: Vec<&Item> = model.items.iter().collect();
         let by_keys = model.employers.first().and_then(|employer| {
             let keys = self.keys_of(employer.at);
-            let mut found = self.setup.directory.tenants_for_return(self.party, today, &keys);
+            let mut found = self
+                .setup
+                .directory
+                .tenants_for_return(self.party, today, &keys);
             // Two sources may report one employer: then the ledger decides.
             if found.len() == 1 { found.pop() } else { None }
         });
         if let Some(tenant) = by_keys {
             if !tenant.has_agreement_on(today) {
-                let at = model.employers.first().map_or(self.message.stripped.document().root(), |e| e.at);
-                return Err(Foreign { code: Code::NoAgreement, at });
+                let at = model
+                    .employers
+                    .first()
+                    .map_or(self.message.stripped.document().root(), |e| e.at);
+                return Err(Foreign {
+                    code: Code::NoAgreement,
+                    at,
+                });
             }
         }
         let employers: Vec<&Employer> = model.employers.iter().collect();
@@ -294,20 +343,28 @@ impl<'a> Planner<'a> {
     }
 
     fn employer_routes(&self, tenant: &'a Tenant) -> Vec<&'a Route> {
-        self.open_routes(tenant).filter(|route| route.domain == Domain::Werkgever).collect()
+        self.open_routes(tenant)
+            .filter(|route| route.domain == Domain::Werkgever)
+            .collect()
     }
 
     /// The routes on which this sender is a receiver of the tenant.
     fn routes_to_sender(&self, tenant: &'a Tenant) -> Vec<KeyedHash> {
-        let to_sender = tenant.routes.iter().filter(|route| {
-            &route.to == self.party && route.domain != Domain::Werkgever
-        });
-        to_sender.map(|route| self.route_hash(tenant, route)).collect()
+        let to_sender = tenant
+            .routes
+            .iter()
+            .filter(|route| &route.to == self.party && route.domain != Domain::Werkgever);
+        to_sender
+            .map(|route| self.route_hash(tenant, route))
+            .collect()
     }
 
     fn candidates(&self) -> Vec<&'a Tenant> {
         let today = clock::civil_at(self.now).date();
-        self.setup.directory.tenants_of_receiver(self.party, today).collect()
+        self.setup
+            .directory
+            .tenants_of_receiver(self.party, today)
+            .collect()
     }
 
     /// What has to be looked up before a plan can be made.
@@ -327,7 +384,11 @@ impl<'a> Planner<'a> {
             let identity = self.identity_of(part.tenant);
             for route in &part.routes {
                 let route = self.route_hash(part.tenant, route);
-                for employee in part.employers.iter().flat_map(|employer| &employer.employees) {
+                for employee in part
+                    .employers
+                    .iter()
+                    .flat_map(|employer| &employer.employees)
+                {
                     needs.add(employee, route, identity);
                 }
                 for item in &part.items {
@@ -341,7 +402,10 @@ impl<'a> Planner<'a> {
     /// Gives the strays of a return message to the tenant that the ledger
     /// names, if it names exactly one.
     fn settle_return(&self, parts: Parts<'a>, ledger: &LedgerView) -> Parts<'a> {
-        let mut settled = Parts { parts: parts.parts, strays: Vec::new() };
+        let mut settled = Parts {
+            parts: parts.parts,
+            strays: Vec::new(),
+        };
         for stray in parts.strays {
             let mut left = Vec::new();
             for item in stray.items {
@@ -350,12 +414,17 @@ impl<'a> Planner<'a> {
                     .into_iter()
                     .filter(|tenant| self.is_known(item, tenant, ledger));
                 match (knowing.next(), knowing.next()) {
-                    (Some(tenant), None) => settled.add_item(tenant, self.employer_routes(tenant), item),
+                    (Some(tenant), None) => {
+                        settled.add_item(tenant, self.employer_routes(tenant), item)
+                    }
                     _ => left.push(item),
                 }
             }
             if !left.is_empty() {
-                settled.strays.push(Stray { items: left, ..stray });
+                settled.strays.push(Stray {
+                    items: left,
+                    ..stray
+                });
             }
         }
         settled
@@ -392,13 +461,20 @@ impl<'a> Planner<'a> {
     /// The plan, with the ledger at hand.
     #[must_use]
     pub fn plan(&self, parts: Parts<'a>, ledger: &LedgerView) -> Plan {
-        let parts = if self.is_return() { self.settle_return(parts, ledger) } else { parts };
+        let parts = if self.is_return() {
+            self.settle_return(parts, ledger)
+        } else {
+            parts
+        };
         let mut plan = Plan::default();
         for part in &parts.parts {
             self.plan_part(part, ledger, &mut plan);
         }
         for stray in &parts.strays {
-            plan.remarks.insert(Remark { code: stray.reason, at: stray.at });
+            plan.remarks.insert(Remark {
+                code: stray.reason,
+                at: stray.at,
+            });
             self.park_stray(stray, &mut plan);
         }
         plan
@@ -406,7 +482,10 @@ impl<'a> Planner<'a> {
 
     fn plan_part(&self, part: &Part<'a>, ledger: &LedgerView, plan: &mut Plan) {
         if part.routes.is_empty() {
-            let at = part.items.first().map_or(self.message.stripped.document().root(), |item| item.at);
+            let at = part
+                .items
+                .first()
+                .map_or(self.message.stripped.document().root(), |item| item.at);
             let stray = Stray {
                 reason: Code::NoRoute,
                 tenant: Some(&part.tenant.id),
@@ -414,21 +493,34 @@ impl<'a> Planner<'a> {
                 employers: part.employers.clone(),
                 items: part.items.clone(),
             };
-            plan.remarks.insert(Remark { code: Code::NoRoute, at });
+            plan.remarks.insert(Remark {
+                code: Code::NoRoute,
+                at,
+            });
             return self.park_stray(&stray, plan);
         }
         let mut waiting: HashMap<Code, HashSet<NodeId>> = HashMap::new();
         let mut passing: HashSet<NodeId> = HashSet::new();
         for route in &part.routes {
             let planned = self.plan_route(part, route, ledger);
-            plan.remarks.extend(planned.decision.remarks.iter().copied());
+            plan.remarks
+                .extend(planned.decision.remarks.iter().copied());
             if planned.valid {
                 passing.extend(&planned.decision.kept);
             } else {
                 let parts = planned.decision.kept.iter().copied();
-                waiting.entry(Code::ReleaseInvalid).or_default().extend(parts);
-                let at = part.employers.first().map_or(self.message.stripped.document().root(), |e| e.at);
-                plan.remarks.insert(Remark { code: Code::ReleaseInvalid, at });
+                waiting
+                    .entry(Code::ReleaseInvalid)
+                    .or_default()
+                    .extend(parts);
+                let at = part
+                    .employers
+                    .first()
+                    .map_or(self.message.stripped.document().root(), |e| e.at);
+                plan.remarks.insert(Remark {
+                    code: Code::ReleaseInvalid,
+                    at,
+                });
             }
             for (at, code) in &planned.decision.parked {
                 waiting.entry(*code).or_default().insert(*at);
@@ -440,7 +532,8 @@ impl<'a> Planner<'a> {
             // the tenant: released later it would reach the first one twice.
             nodes.retain(|node| !passing.contains(node));
             let about = Holders::of(part, &nodes);
-            plan.parked.extend(self.park(reason, Some(&part.tenant.id), &part.employers, about));
+            plan.parked
+                .extend(self.park(reason, Some(&part.tenant.id), &part.employers, about));
         }
     }
 
@@ -456,13 +549,18 @@ impl<'a> Planner<'a> {
                 policy::decide_items(&part.items, &scope, known)
             }
             Kind::Documents | Kind::Appointments => {
-                policy::decide_items(&part.items, &scope, |item| policy::is_sick_or_recovered(item, &scope))
+                policy::decide_items(&part.items, &scope, |item| {
+                    policy::is_sick_or_recovered(item, &scope)
+                })
             }
-            Kind::Absences | Kind::Employments | Kind::EmployeeData | Kind::EmployerData | Kind::Return => {
-                policy::decide(kind, document, &part.employers, &scope)
-            }
+            Kind::Absences
+            | Kind::Employments
+            | Kind::EmployeeData
+            | Kind::EmployerData
+            | Kind::Return => policy::decide(kind, document, &part.employers, &scope),
         };
-        let employers: HashSet<NodeId> = part.employers.iter().map(|employer| employer.at).collect();
+        let employers: HashSet<NodeId> =
+            part.employers.iter().map(|employer| employer.at).collect();
         let destination = self.destination(tenant, route);
         let (outcome, stripped) = policy::release(
             &clock::new_id(),
@@ -497,9 +595,14 @@ impl<'a> Planner<'a> {
             tenant: &tenant.id,
             to: &route.to,
             domain: route.domain,
-            receiver_id: party.and_then(|party| party.receiver_id.as_deref()).unwrap_or_default(),
+            receiver_id: party
+                .and_then(|party| party.receiver_id.as_deref())
+                .unwrap_or_default(),
             sender_id: &self.setup.settings.gateway.sender_id,
-            version: route.versions.get(&self.message.stripped.document().schema().name).map(String::as_str),
+            version: route
+                .versions
+                .get(&self.message.stripped.document().schema().name)
+                .map(String::as_str),
             receipt: route.receipt,
             write: &route.write,
             executor_name: tenant.executor_name,
@@ -524,9 +627,13 @@ impl<'a> Planner<'a> {
     /// it answers: on the tenant's routes to the employer's side.
     #[must_use]
     pub fn forward_answer(&self, answered: &crate::store::ReleaseRef) -> Vec<Release> {
-        let Some(tenant) = self.setup.tenant(&answered.tenant) else { return Vec::new() };
+        let Some(tenant) = self.setup.tenant(&answered.tenant) else {
+            return Vec::new();
+        };
         let routes = self.employer_routes(tenant);
-        let to_sender = routes.into_iter().filter(|route| route.to == answered.sender);
+        let to_sender = routes
+            .into_iter()
+            .filter(|route| route.to == answered.sender);
         let decision = Decision::default();
         let employers = HashSet::new();
         to_sender
@@ -555,7 +662,8 @@ impl<'a> Planner<'a> {
             return;
         }
         let everything = Holders::everything(&stray.employers, &stray.items);
-        plan.parked.extend(self.park(stray.reason, stray.tenant, &stray.employers, everything));
+        plan.parked
+            .extend(self.park(stray.reason, stray.tenant, &stray.employers, everything));
     }
 
     fn park(
@@ -595,31 +703,58 @@ impl<'a> Parts<'a> {
         employer: &'a Employer,
         items: Vec<&'a Item>,
     ) {
-        if let Some(part) = self.parts.iter_mut().find(|part| part.tenant.id == tenant.id) {
+        if let Some(part) = self
+            .parts
+            .iter_mut()
+            .find(|part| part.tenant.id == tenant.id)
+        {
             part.employers.push(employer);
             part.items.extend(items);
         } else {
-            self.parts.push(Part { tenant, routes, employers: vec![employer], items });
+            self.parts.push(Part {
+                tenant,
+                routes,
+                employers: vec![employer],
+                items,
+            });
         }
     }
 
     fn add_item(&mut self, tenant: &'a Tenant, routes: Vec<&'a Route>, item: &'a Item) {
-        if let Some(part) = self.parts.iter_mut().find(|part| part.tenant.id == tenant.id) {
+        if let Some(part) = self
+            .parts
+            .iter_mut()
+            .find(|part| part.tenant.id == tenant.id)
+        {
             part.items.push(item);
         } else {
-            self.parts.push(Part { tenant, routes, employers: Vec::new(), items: vec![item] });
+            self.parts.push(Part {
+                tenant,
+                routes,
+                employers: Vec::new(),
+                items: vec![item],
+            });
         }
     }
 
     /// The domains that the message is meant for, for the sender's view.
     #[must_use]
     pub fn domains(&self) -> BTreeSet<Domain> {
-        self.parts.iter().flat_map(|part| &part.routes).map(|route| route.domain).collect()
+        self.parts
+            .iter()
+            .flat_map(|part| &part.routes)
+            .map(|route| route.domain)
+            .collect()
     }
 }
 
 impl Needs {
-    fn add(&mut self, employee: &crate::translate::Employee, route: KeyedHash, identity: Identity<'_>) {
+    fn add(
+        &mut self,
+        employee: &crate::translate::Employee,
+        route: KeyedHash,
+        identity: Identity<'_>,
+    ) {
         let ids = [Some(&employee.id), employee.former_id.as_ref()];
         for id in ids.into_iter().flatten() {
             self.persons.push((route, identity.person(id)));
@@ -631,7 +766,8 @@ impl Needs {
 
     fn add_item(&mut self, item: &Item, routes: &[KeyedHash], identity: Identity<'_>) {
         for route in routes {
-            self.persons.push((*route, identity.person(&item.employee.id)));
+            self.persons
+                .push((*route, identity.person(&item.employee.id)));
             for case in policy::case_ids(&item.employee) {
                 self.cases.push((*route, identity.case(case)));
             }
@@ -662,7 +798,11 @@ impl Holders {
 
     fn of(part: &Part<'_>, chosen: &HashSet<NodeId>) -> Self {
         let mut about = Self::default();
-        for employee in part.employers.iter().flat_map(|employer| &employer.employees) {
+        for employee in part
+            .employers
+            .iter()
+            .flat_map(|employer| &employer.employees)
+        {
             let whole = chosen.contains(&employee.at);
             about.add(employee, |node| whole || chosen.contains(&node));
         }

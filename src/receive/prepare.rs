@@ -7,14 +7,15 @@ use jiff::Timestamp;
 
 use crate::clock;
 use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
+use crate::parse;
 use crate::policy::{self, Stripped};
 use crate::setup::Setup;
 use crate::translate::{self, Kind, Mapping, Message, Remark};
-use crate::validate::{self, Document, Edition, NodeId, Places, RejectedKind, Term};
+use crate::validate::{self, Document, Edition, NodeId, RejectKind, Term};
 
 /// A message that went through all stages before routing.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Prepared<'b> {
     /// The edition that it is read in.
     pub edition: Arc<Edition>,
     /// The message without citizen service numbers.
@@ -23,7 +24,7 @@ pub struct Prepared {
     pub model: Message,
     /// Warnings so far, with places.
     pub findings: Vec<Finding>,
-    places: Places,
+    body: &'b [u8],
 }
 
 /// What can be said about a message even when it is refused: enough to answer
@@ -41,9 +42,9 @@ pub struct Outline {
 }
 
 /// What came of the stages before routing.
-pub enum Preparation {
+pub enum Preparation<'b> {
     /// Ready to be planned, unless a finding is an error.
-    Ready(Box<Prepared>),
+    Ready(Box<Prepared<'b>>),
     /// Not well-formed or with a forbidden construct.
     Malformed(Vec<Finding>),
     /// Invalid against the schema or a rule.
@@ -55,35 +56,50 @@ pub enum Preparation {
     },
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// Findings for `remarks`, as severe as the party's mapping says.
     #[must_use]
-    pub fn findings_for(&self, remarks: impl IntoIterator<Item = Remark>, mapping: &Mapping) -> Vec<Finding> {
-        findings_for(self.stripped.document(), &self.places, remarks, mapping)
+    pub fn findings_for(
+        &self,
+        remarks: impl IntoIterator<Item = Remark>,
+        mapping: &Mapping,
+    ) -> Vec<Finding> {
+        findings_for(self.stripped.document(), self.body, remarks, mapping)
     }
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// True when a Retourmelding names an error: the receiver refused.
     #[must_use]
     pub fn has_error_entries(&self) -> bool {
         let document = self.stripped.document();
-        document.children(document.root()).any(|node| document.term(node) == Some(Term::ErrorEntry))
+        document
+            .children(document.root())
+            .any(|node| document.term(node) == Some(Term::ErrorEntry))
     }
 }
 
 /// Runs the stages before routing on `body`, for a message of `party`.
 #[must_use]
-pub fn prepare(setup: &Setup, party: &PartyId, body: &[u8], now: Timestamp) -> (Preparation, Outline) {
+pub fn prepare<'b>(
+    setup: &Setup,
+    party: &PartyId,
+    body: &'b [u8],
+    now: Timestamp,
+) -> (Preparation<'b>, Outline) {
     let standing = setup.standing(party);
     let edition = &standing.edition;
     let read = match validate::read(edition, body, &standing.tolerance) {
         Ok(read) => read,
         Err(rejected) => {
-            let outline = rejected.partial.as_ref().map(outline_of).unwrap_or_default();
+            let outline = rejected
+                .partial
+                .as_ref()
+                .map(outline_of)
+                .unwrap_or_default();
             let preparation = match rejected.kind {
-                RejectedKind::Malformed => Preparation::Malformed(rejected.findings),
-                RejectedKind::Invalid => Preparation::Invalid {
+                RejectKind::Malformed => Preparation::Malformed(rejected.findings),
+                RejectKind::Invalid => Preparation::Invalid {
                     findings: rejected.findings,
                     partial: rejected.partial,
                 },
@@ -92,17 +108,33 @@ pub fn prepare(setup: &Setup, party: &PartyId, body: &[u8], now: Timestamp) -> (
         }
     };
     let outline = outline_of(&read.document);
-    let places = Places::new(body);
-    let (mut stripped, mut remarks) =
-        policy::strip(read.document, &setup.policy.parts().bsn);
-    remarks.extend(translate::normalise(stripped.document_mut(), &standing.mapping));
+    let (mut stripped, mut remarks) = policy::strip(read.document, &setup.policy.parts().bsn);
+    remarks.extend(translate::normalise(
+        stripped.document_mut(),
+        &standing.mapping,
+    ));
     let model = translate::read(stripped.document(), &standing.mapping);
     let today = clock::civil_at(now).date();
     remarks.extend(translate::check(&model, stripped.document(), today));
     let mut findings = read.findings;
-    findings.extend(findings_for(stripped.document(), &places, remarks, &standing.mapping));
-    let prepared = Prepared { edition: Arc::clone(edition), stripped, model, findings, places };
-    if prepared.findings.iter().any(|finding| finding.severity == Severity::Error) {
+    findings.extend(findings_for(
+        stripped.document(),
+        body,
+        remarks,
+        &standing.mapping,
+    ));
+    let prepared = Prepared {
+        edition: Arc::clone(edition),
+        stripped,
+        model,
+        findings,
+        body,
+    };
+    if prepared
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+    {
         let findings = prepared.findings;
         let partial = Some(prepared.stripped.into_document());
         return (Preparation::Invalid { findings, partial }, outline);
@@ -112,18 +144,37 @@ pub fn prepare(setup: &Setup, party: &PartyId, body: &[u8], now: Timestamp) -> (
 
 fn findings_for(
     document: &Document,
-    places: &Places,
+    body: &[u8],
     remarks: impl IntoIterator<Item = Remark>,
     mapping: &Mapping,
 ) -> Vec<Finding> {
+    let mut offsets = Vec::new();
     let mut findings = Vec::new();
     for Remark { code, at } in remarks {
-        let Some(severity) = mapping.severity(code) else { continue };
-        let (line, column) = places.line_and_column(document.offset(at));
+        let Some(severity) = mapping.severity(code) else {
+            continue;
+        };
         let path = document.path(at);
-        findings.push(Finding { severity, path, line, column, ..Finding::new(code) });
+        offsets.push(document.offset(at));
+        findings.push(Finding {
+            severity,
+            path,
+            ..Finding::new(code)
+        });
     }
+    locate(&mut findings, &offsets, body);
     findings
+}
+
+fn locate(findings: &mut [Finding], offsets: &[u64], body: &[u8]) {
+    if findings.is_empty() {
+        return;
+    }
+    // A slice does not fail; without places the findings still stand.
+    let places = parse::places(body, offsets).unwrap_or_default();
+    for (finding, place) in findings.iter_mut().zip(places) {
+        (finding.line, finding.column) = (place.line, place.column);
+    }
 }
 
 /// The general part of a document, also of one that is not valid.
@@ -158,6 +209,14 @@ pub fn employers_of(document: &Document) -> impl Iterator<Item = NodeId> + '_ {
 /// A finding with this code at a node.
 #[must_use]
 pub fn finding_at(document: &Document, body: &[u8], code: Code, at: NodeId) -> Finding {
-    let (line, column) = Places::new(body).line_and_column(document.offset(at));
-    Finding { path: document.path(at), line, column, ..Finding::new(code) }
+    let mut finding = Finding {
+        path: document.path(at),
+        ..Finding::new(code)
+    };
+    locate(
+        std::slice::from_mut(&mut finding),
+        &[document.offset(at)],
+        body,
+    );
+    finding
 }

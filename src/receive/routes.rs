@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts as _, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -72,7 +72,10 @@ enum Wanted {
 }
 
 fn wanted(headers: &HeaderMap) -> Wanted {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if accept.contains("application/json") {
         Wanted::Json
     } else if accept.contains("/xml") {
@@ -83,9 +86,13 @@ fn wanted(headers: &HeaderMap) -> Wanted {
 }
 
 fn language(headers: &HeaderMap) -> Language {
-    let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok());
+    let accepted = headers
+        .get(header::ACCEPT_LANGUAGE)
+        .and_then(|v| v.to_str().ok());
     match accepted {
-        Some(accepted) if accepted.trim_start().to_ascii_lowercase().starts_with("nl") => Language::Dutch,
+        Some(accepted) if accepted.trim_start().to_ascii_lowercase().starts_with("nl") => {
+            Language::Dutch
+        }
         _ => Language::English,
     }
 }
@@ -95,7 +102,8 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
     let wanted = wanted(request.headers());
     let language = language(request.headers());
     let (mut parts, request_body) = request.into_parts();
-    let caller = match axum::extract::FromRequestParts::from_request_parts(&mut parts, &reception).await {
+    let caller = Caller::from_request_parts(&mut parts, &reception).await;
+    let caller: Caller = match caller {
         Ok(caller) => caller,
         Err(problem) => return refuse_early(problem, request_body, wanted, &reception).await,
     };
@@ -112,24 +120,41 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
     let bytes = received.bytes.as_slice();
     match reception.intake.accept(&caller.party, bytes).await {
         Ok(accepted) => {
-            counter!("sivi_messages_accepted_total", "replay" => accepted.replay.to_string()).increment(1);
+            counter!("sivi_messages_accepted_total", "replay" => accepted.replay.to_string())
+                .increment(1);
             receipt(&accepted, bytes, wanted, language, &caller)
         }
         Err((refusal, outline)) => {
             let problem = problem_of(refusal).language(language);
             for finding in problem.all_findings() {
-                counter!("sivi_messages_refused_total", "code" => finding.code.as_str()).increment(1);
+                counter!("sivi_messages_refused_total", "code" => finding.code.as_str())
+                    .increment(1);
             }
             render(problem, wanted, Some(&outline), &caller, &reception)
         }
     }
 }
 
-async fn refuse_early(problem: Problem, rest: Body, wanted: Wanted, reception: &Reception) -> Response {
+async fn refuse_early(
+    problem: Problem,
+    rest: Body,
+    wanted: Wanted,
+    reception: &Reception,
+) -> Response {
     body::drain(rest).await;
     let problem = problem.closing();
     let setup = reception.intake.current.get();
-    if wanted == Wanted::Xml { xml_problem(&problem, None, setup.fallback(), &setup, reception.intake.clock.civil()) } else { problem.into_response() }
+    if wanted == Wanted::Xml {
+        xml_problem(
+            &problem,
+            None,
+            setup.fallback(),
+            &setup,
+            reception.intake.clock.civil(),
+        )
+    } else {
+        problem.into_response()
+    }
 }
 
 fn problem_of(refusal: Refusal) -> Problem {
@@ -152,7 +177,13 @@ fn render(
 ) -> Response {
     if wanted == Wanted::Xml {
         let at = reception.intake.clock.civil();
-        xml_problem(&problem, outline, caller.setup.standing(&caller.party), &caller.setup, at)
+        xml_problem(
+            &problem,
+            outline,
+            caller.setup.standing(&caller.party),
+            &caller.setup,
+            at,
+        )
     } else {
         problem.into_response()
     }
@@ -169,14 +200,18 @@ fn xml_problem(
     let Some(schema) = standing.edition.message_by_code("99999") else {
         return Problem::new(problem.kind()).into_response();
     };
-    let sender = outline.and_then(|outline| outline.sender_id.as_deref()).unwrap_or_default();
+    let sender = outline
+        .and_then(|outline| outline.sender_id.as_deref())
+        .unwrap_or_default();
     let reference = clock::new_id();
     let answer = Answer {
         schema,
         from: &setup.settings.gateway.sender_id,
         to: sender,
         berrefnr: &format!("SGW-R-{reference}"),
-        answered: outline.and_then(|outline| outline.berrefnr.as_deref()).unwrap_or_default(),
+        answered: outline
+            .and_then(|outline| outline.berrefnr.as_deref())
+            .unwrap_or_default(),
         test: outline.is_some_and(|outline| outline.test),
         at,
         kind: &standing.mapping.receipt().negative,
@@ -188,7 +223,12 @@ fn xml_problem(
 }
 
 fn xml_response(status: StatusCode, xml: String) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/xml; charset=utf-8")], xml).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/xml; charset=utf-8")],
+        xml,
+    )
+        .into_response()
 }
 
 /// The receipt of an accepted message: the same one every time.
@@ -200,7 +240,11 @@ fn receipt(
     caller: &Caller,
 ) -> Response {
     let message = &accepted.message;
-    let status = if accepted.replay { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if accepted.replay {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     let mapping = &caller.setup.standing(&caller.party).mapping;
     let asked = match mapping.receipt().send {
         SendReceipt::Honour => accepted.outline.receipt_wanted,
@@ -208,7 +252,11 @@ fn receipt(
         SendReceipt::Never => false,
     };
     let as_xml = wanted == Wanted::Xml || (wanted == Wanted::Either && asked);
-    let schema = caller.setup.standing(&caller.party).edition.message_by_code("99999");
+    let schema = caller
+        .setup
+        .standing(&caller.party)
+        .edition
+        .message_by_code("99999");
     let mut response = match schema.filter(|_| as_xml) {
         Some(schema) => {
             let answer = Answer {
@@ -251,11 +299,18 @@ fn receipt_json(message: &StoredMessage, body: &[u8], language: Language) -> Val
 
 fn hex_digest(body: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn findings_json(findings: &[Finding], language: Language) -> Vec<Value> {
-    findings.iter().map(|finding| finding_json(finding, language)).collect()
+    findings
+        .iter()
+        .map(|finding| finding_json(finding, language))
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -275,7 +330,11 @@ async fn find_message(
         Problem::new(Kind::BadRequest).detail("the query parameter berrefnr is needed")
     })?;
     let hash = policy::berrefnr(&caller.setup.keys, &caller.party, &reference);
-    let found = reception.intake.store.find_message(&caller.party, &hash).await;
+    let found = reception
+        .intake
+        .store
+        .find_message(&caller.party, &hash)
+        .await;
     show(found, &headers)
 }
 
@@ -296,5 +355,8 @@ fn show(
 ) -> Result<Json<Value>, Problem> {
     let message = found.map_err(|cause| super::store_problem(&cause))?;
     let message = message.ok_or_else(|| Problem::new(Kind::NotFound))?;
-    Ok(Json(super::status::status_json(&message, findings_json(&message.findings, language(headers)))))
+    Ok(Json(super::status::status_json(
+        &message,
+        findings_json(&message.findings, language(headers)),
+    )))
 }

@@ -45,7 +45,12 @@ fn delivery_json(delivery: &Delivery) -> Value {
 
 /// The state of the whole: the delivery that needs most attention decides.
 fn state(message: &StoredMessage) -> &'static str {
-    let has = |state| message.deliveries.iter().any(|delivery| delivery.state == state);
+    let has = |state| {
+        message
+            .deliveries
+            .iter()
+            .any(|delivery| delivery.state == state)
+    };
     if has(DeliveryState::Dead) {
         "dead"
     } else if has(DeliveryState::Refused) {
@@ -64,8 +69,9 @@ fn state(message: &StoredMessage) -> &'static str {
 }
 
 fn steps(message: &StoredMessage) -> Vec<Value> {
-    let mut steps: Vec<(&'static str, Timestamp)> =
-        ["received", "validated", "routed"].map(|step| (step, message.received_at)).to_vec();
+    let mut steps: Vec<(&'static str, Timestamp)> = ["received", "validated", "routed"]
+        .map(|step| (step, message.received_at))
+        .to_vec();
     if message.parked.is_some() {
         steps.push(("parked", message.received_at));
     }
@@ -78,5 +84,8 @@ fn steps(message: &StoredMessage) -> Vec<Value> {
     later.sort_by_key(|(_, at)| *at);
     steps.extend(later);
     steps.dedup();
-    steps.into_iter().map(|(step, at)| json!({ "step": step, "at": at.to_string() })).collect()
+    steps
+        .into_iter()
+        .map(|(step, at)| json!({ "step": step, "at": at.to_string() }))
+        .collect()
 }

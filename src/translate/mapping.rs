@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, IdRule, Pairing};
 use crate::domain::{Code, Severity};
+use crate::validate::Tolerance;
 
 /// How one party's messages differ from the standard. Made by
 /// [`super::Mappings::load`]; the default is the one without any difference
@@ -247,6 +248,22 @@ impl Mapping {
     #[must_use]
     pub fn pairing(&self) -> &Pairing {
         &self.pairing
+    }
+
+    /// What validation forgives the party.
+    #[must_use]
+    pub fn tolerance(&self) -> Tolerance {
+        Tolerance {
+            root_aliases: self.root_aliases.clone(),
+            missing_namespace: self.missing_namespace,
+            empty_is_absent: self.empty_is_absent,
+            versions: self.versions.values().flatten().cloned().collect(),
+            severity: self
+                .severity
+                .iter()
+                .map(|(code, severity)| (*code, *severity))
+                .collect(),
+        }
     }
 
     /// Every tag that the mapping names, to be compared with the standard.

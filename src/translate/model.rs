@@ -186,10 +186,14 @@ pub fn read(document: &Document, mapping: &Mapping) -> Message {
             Some(Term::Employer) => message.employers.push(reader.employer(node)),
             Some(Term::Document) => {
                 let kind = reader.text(node, Term::DocumentKind).unwrap_or_default();
-                message.items.push(reader.item(node, ItemContent::Document { kind }));
+                message
+                    .items
+                    .push(reader.item(node, ItemContent::Document { kind }));
             }
             Some(Term::Appointment) => {
-                message.items.push(reader.item(node, ItemContent::Appointment));
+                message
+                    .items
+                    .push(reader.item(node, ItemContent::Appointment));
             }
             _ => {}
         }
@@ -271,13 +275,20 @@ impl Reader<'_> {
 
     fn absence(&self, at: NodeId) -> Absence {
         let code = self.document.child_text(at, Term::Action);
-        let hundredths = |term| self.document.child_text(at, term).and_then(parse_hundredths);
+        let hundredths = |term| {
+            self.document
+                .child_text(at, term)
+                .and_then(parse_hundredths)
+        };
         Absence {
             at,
             action: code.and_then(|code| self.mapping.action(code)),
             case_id: self.text(at, Term::CaseId),
             former_case_id: self.text(at, Term::FormerCaseId),
-            number: self.document.child_text(at, Term::ReportNumber).and_then(parse_number),
+            number: self
+                .document
+                .child_text(at, Term::ReportNumber)
+                .and_then(parse_number),
             effective_on: self.date(at, Term::EffectiveOn),
             first_day: self.date(at, Term::FirstDay),
             recovered_on: self.date(at, Term::RecoveredOn),
@@ -289,7 +300,11 @@ impl Reader<'_> {
 
     fn item(&self, at: NodeId, content: ItemContent) -> Item {
         let person = self.document.child(at, Term::Employee).unwrap_or(at);
-        Item { at, employee: self.employee(person, at), content }
+        Item {
+            at,
+            employee: self.employee(person, at),
+            content,
+        }
     }
 }
 
@@ -313,7 +328,11 @@ fn parse_hundredths(text: &str) -> Option<u32> {
         1 => part.parse::<u32>().ok()? * 10,
         _ => part.get(..2)?.parse().ok()?,
     };
-    let whole: u32 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u32 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     whole.checked_mul(100)?.checked_add(part)
 }
 

@@ -26,9 +26,15 @@ pub fn check(message: &Message, document: &Document, today: Date) -> Vec<Remark>
     if message.header.created_on.is_some_and(|day| day > tomorrow) {
         let header = document.child(document.root(), Term::Header);
         let at = header.and_then(|header| document.child(header, Term::CreatedOn));
-        remarks.extend(at.map(|at| Remark { code: Code::ReferenceDate, at }));
+        remarks.extend(at.map(|at| Remark {
+            code: Code::ReferenceDate,
+            at,
+        }));
     }
-    let employees = message.employers.iter().flat_map(|employer| &employer.employees);
+    let employees = message
+        .employers
+        .iter()
+        .flat_map(|employer| &employer.employees);
     for employment in employees.flat_map(|employee| &employee.employments) {
         check_employment(employment, &mut remarks);
         for absence in &employment.absences {
@@ -41,7 +47,10 @@ pub fn check(message: &Message, document: &Document, today: Date) -> Vec<Remark>
 fn check_employment(employment: &Employment, remarks: &mut Vec<Remark>) {
     if let (Some(start), Some(end)) = (employment.start, employment.end) {
         if end < start {
-            remarks.push(Remark { code: Code::DateOrder, at: employment.at });
+            remarks.push(Remark {
+                code: Code::DateOrder,
+                at: employment.at,
+            });
         }
     }
 }
@@ -50,27 +59,45 @@ fn check_absence(absence: &Absence, today: Date, remarks: &mut Vec<Remark>) {
     let broken = [
         (dates_contradict(absence), Code::DateOrder),
         (
-            absence.first_day.is_some_and(|day| day > today.saturating_add(FUTURE_DAYS.days())),
+            absence
+                .first_day
+                .is_some_and(|day| day > today.saturating_add(FUTURE_DAYS.days())),
             Code::DateFuture,
         ),
-        (absence.ended && absence.recovered_on.is_none(), Code::ClosedWithoutRecovery),
-        (!absence.ended && absence.recovered_on.is_some(), Code::OpenWithRecovery),
         (
-            [absence.percentage, absence.therapy].into_iter().flatten().any(|part| part > WHOLE),
+            absence.ended && absence.recovered_on.is_none(),
+            Code::ClosedWithoutRecovery,
+        ),
+        (
+            !absence.ended && absence.recovered_on.is_some(),
+            Code::OpenWithRecovery,
+        ),
+        (
+            [absence.percentage, absence.therapy]
+                .into_iter()
+                .flatten()
+                .any(|part| part > WHOLE),
             Code::PercentageRange,
         ),
         (
             absence.number == Some(1)
-                && absence.percentage.is_some_and(|part| part > 0 && part < WHOLE),
+                && absence
+                    .percentage
+                    .is_some_and(|part| part > 0 && part < WHOLE),
             Code::PartialFromEmployer,
         ),
     ];
     let codes = broken.into_iter().filter(|(is_broken, _)| *is_broken);
-    remarks.extend(codes.map(|(_, code)| Remark { code, at: absence.at }));
+    remarks.extend(codes.map(|(_, code)| Remark {
+        code,
+        at: absence.at,
+    }));
 }
 
 fn dates_contradict(absence: &Absence) -> bool {
-    let Some(recovered_on) = absence.recovered_on else { return false };
+    let Some(recovered_on) = absence.recovered_on else {
+        return false;
+    };
     absence.first_day.is_some_and(|first| first > recovered_on)
         || (absence.ended && absence.effective_on.is_some_and(|day| day > recovered_on))
 }

@@ -1,0 +1,143 @@
+//! Why the store could not do it. Nothing here repeats a value of a row: a
+//! driver's own text may, so only its code and kind are kept.
+
+use std::fmt;
+
+use crate::seal::SealError;
+
+/// Why a call to the store failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Too much is waiting to be written: try again in a second.
+    Busy,
+    /// The database cannot be reached or written now. It is tried anew with
+    /// every call, so a later one may succeed.
+    Unavailable(Cause),
+    /// Somebody else changed it first: read again and decide again.
+    Conflict,
+    /// The key file is not the one that this database was made with.
+    WrongKeys,
+    /// A row does not hold what this version writes, or was tampered with.
+    Damaged {
+        /// What is damaged, such as `payload`.
+        what: &'static str,
+    },
+}
+
+/// What the driver said, without its words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The database refused, with this code of its own.
+    Database {
+        /// Result code of `SQLite`.
+        code: String,
+    },
+    /// The system refused to read or write.
+    Io(std::io::ErrorKind),
+    /// The schema could not be made, or is of a newer version than this binary.
+    Schema,
+    /// All connections are taken for too long.
+    NoConnection,
+    /// The store was closed.
+    Closed,
+    /// Something else between the driver and us.
+    Driver,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database { code } => match sqlite_meaning(code) {
+                Some(meaning) => write!(f, "{meaning} (code {code})"),
+                None => write!(f, "the database refused (code {code})"),
+            },
+            Self::Io(kind) => write!(f, "{kind}"),
+            Self::Schema => f.write_str("its schema does not fit this version of the gateway"),
+            Self::NoConnection => f.write_str("no connection came free in time"),
+            Self::Closed => f.write_str("the store was closed"),
+            Self::Driver => f.write_str("the connection failed"),
+        }
+    }
+}
+
+fn sqlite_meaning(code: &str) -> Option<&'static str> {
+    // Extended codes hold the primary code in their lowest byte.
+    Some(match code.parse::<u32>().ok()? & 0xff {
+        5 | 6 => "another process holds the database for too long",
+        8 => "the database is read-only",
+        10 => "reading or writing the disk failed",
+        11 | 26 => "the file is damaged or not a database",
+        13 => "the disk is full",
+        14 => "the file cannot be opened",
+        19 => "a rule of the schema was broken",
+        _ => return None,
+    })
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("too much is waiting to be written"),
+            Self::Unavailable(cause) => write!(f, "the database is not available: {cause}"),
+            Self::Conflict => f.write_str("it was changed in the meantime"),
+            Self::WrongKeys => {
+                f.write_str("the key file is not the one that this database was made with")
+            }
+            Self::Damaged { what } => write!(f, "a stored {what} is damaged"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<sqlx::Error> for Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnNotFound(_) => Self::Damaged { what: "row" },
+            _ => Self::Unavailable(Cause::from(&error)),
+        }
+    }
+}
+
+impl From<&sqlx::Error> for Cause {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
+    fn from(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(refusal) => Self::Database {
+                code: refusal.code().unwrap_or_default().into_owned(),
+            },
+            sqlx::Error::Io(cause) => Self::Io(cause.kind()),
+            sqlx::Error::Migrate(_) => Self::Schema,
+            sqlx::Error::PoolTimedOut => Self::NoConnection,
+            sqlx::Error::PoolClosed => Self::Closed,
+            _ => Self::Driver,
+        }
+    }
+}
+
+/// A value that does not open is damaged, whatever the reason.
+pub(super) fn damaged(what: &'static str) -> impl Fn(SealError) -> Error {
+    move |_| Error::Damaged { what }
+}
+
+/// True when one row broke a rule of the schema: its neighbours in the batch
+/// may well be fine.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
+pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
+    use sqlx::error::ErrorKind;
+    match error {
+        sqlx::Error::Database(refusal) => match refusal.kind() {
+            ErrorKind::UniqueViolation
+            | ErrorKind::ForeignKeyViolation
+            | ErrorKind::NotNullViolation
+            | ErrorKind::CheckViolation => true,
+            // SQLITE_TOOBIG and SQLITE_MISMATCH.
+            _ => matches!(refusal.code().as_deref(), Some("18" | "20")),
+        },
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+        _ => false,
+    }
+}

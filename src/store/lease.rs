@@ -1,0 +1,315 @@
+//! The changes of an inbox: lease, acknowledge, reject, extend.
+//!
+//! ```text
+//!            lease              ack
+//! offered ──────────▶ leased ──────────▶ taken_over
+//!    ▲                  │ └──────────▶ dead
+//!    └──────────────────┘    reject
+//!        time runs out
+//! ```
+//!
+//! Order per case: a release waits while an earlier one that shares a case is
+//! unfinished and not in the same answer; what waits holds up what shares a
+//! case with it in turn. The scan goes by number, so that is one pass.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{QueryBuilder, Row as _};
+
+use super::backend::{Connection, Row};
+use super::bells::Bells;
+use super::sql;
+use super::writer::Change;
+use crate::domain::KeyedHash;
+
+/// Most bytes of messages in one answer; a single larger one goes alone.
+pub(super) const ANSWER_BYTES: i64 = 16 * 1024 * 1024;
+/// Rows that one step of the scan reads.
+const SCAN_ROWS: i64 = 256;
+
+/// Takes what is due, oldest first.
+pub(super) struct Lease {
+    pub(super) party: String,
+    pub(super) test: bool,
+    pub(super) limit: usize,
+    pub(super) token: String,
+    pub(super) now: i64,
+    pub(super) until: i64,
+}
+
+/// What a lease took.
+pub(super) struct Taken {
+    /// Columns of the releases, as they were before.
+    pub(super) rows: Vec<Row>,
+    /// True when something due waits for an earlier report of its case.
+    held_back: bool,
+}
+
+const SCAN: &str = "SELECT id, sequence, tenant, message_type, edition, cases, bytes, received_at,
+    state, lease_until, attempt FROM delivery
+    WHERE party = $1 AND test = $2 AND finished_at IS NULL AND sequence > $3
+    ORDER BY sequence LIMIT $4";
+
+impl Change for Lease {
+    type Output = Taken;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Taken, sqlx::Error> {
+        let mut pick = Pick::new(self.limit, self.now);
+        let mut after = 0_i64;
+        loop {
+            let rows = sqlx::query(SCAN)
+                .bind(&self.party)
+                .bind(self.test)
+                .bind(after)
+                .bind(SCAN_ROWS)
+                .fetch_all(&mut *connection)
+                .await?;
+            let more = i64::try_from(rows.len()).unwrap_or(0) == SCAN_ROWS;
+            if let Some(last) = rows.last() {
+                after = last.try_get("sequence")?;
+            }
+            if !pick.look_at(rows)? || !more {
+                break;
+            }
+        }
+        self.mark(connection, &pick.rows).await?;
+        Ok(Taken {
+            rows: pick.rows,
+            held_back: pick.held_back,
+        })
+    }
+
+    fn ring(&self, taken: &Taken, bells: &Bells) {
+        if taken.held_back {
+            bells.hold_back(&self.party, self.test);
+        }
+    }
+}
+
+impl Lease {
+    async fn mark(&self, connection: &mut Connection, rows: &[Row]) -> Result<(), sqlx::Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("id")).collect();
+        let mut query = QueryBuilder::new("UPDATE delivery SET state = 'leased', lease = ");
+        query
+            .push_bind(&self.token)
+            .push(", lease_until = ")
+            .push_bind(self.until)
+            .push(", leased_at = ")
+            .push_bind(self.now)
+            .push(", attempt = attempt + 1 WHERE finished_at IS NULL AND id IN");
+        sql::push_list(&mut query, ids?);
+        query.build().execute(connection).await?;
+        Ok(())
+    }
+}
+
+/// The scan so far.
+struct Pick {
+    limit: usize,
+    now: i64,
+    room: i64,
+    rows: Vec<Row>,
+    blocked: HashSet<[u8; KeyedHash::LEN]>,
+    held_back: bool,
+}
+
+impl Pick {
+    fn new(limit: usize, now: i64) -> Self {
+        Self {
+            limit,
+            now,
+            room: ANSWER_BYTES,
+            rows: Vec::new(),
+            blocked: HashSet::new(),
+            held_back: false,
+        }
+    }
+
+    /// Picks from the next rows in order; false when the answer is full.
+    fn look_at(&mut self, rows: Vec<Row>) -> Result<bool, sqlx::Error> {
+        for row in rows {
+            let cases: &[u8] = row.try_get("cases")?;
+            let (cases, _) = cases.as_chunks::<{ KeyedHash::LEN }>();
+            let is_held = row.try_get::<&str, _>("state")? == "leased"
+                && row.try_get::<i64, _>("lease_until")? > self.now;
+            if is_held || cases.iter().any(|case| self.blocked.contains(case)) {
+                self.blocked.extend(cases);
+                self.held_back |= !is_held;
+                continue;
+            }
+            let bytes: i64 = row.try_get("bytes")?;
+            if self.rows.len() == self.limit || (bytes > self.room && !self.rows.is_empty()) {
+                return Ok(false);
+            }
+            self.room -= bytes;
+            self.rows.push(row);
+        }
+        Ok(true)
+    }
+}
+
+/// Takes over what the receiver confirms.
+pub(super) struct Acknowledge {
+    pub(super) party: String,
+    pub(super) items: Vec<(String, Option<String>)>,
+    pub(super) now: i64,
+}
+
+/// Which ids counted, and which inboxes became emptier.
+pub(super) struct Acknowledged {
+    pub(super) counted: HashSet<String>,
+    finished: HashSet<bool>,
+}
+
+const HELD: &str = "SELECT id, party, test, state, lease, attempt FROM delivery WHERE id IN";
+
+impl Change for Acknowledge {
+    type Output = Acknowledged;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Acknowledged, sqlx::Error> {
+        let ids: Vec<String> = self.items.iter().map(|(id, _)| id.clone()).collect();
+        let rows = sql::select_in(connection, HELD, &ids, super::backend::ROW_LOCK).await?;
+        let mut held = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let one = Held::read(row)?;
+            held.insert(one.id.clone(), one);
+        }
+        let mut outcome = Acknowledged {
+            counted: HashSet::new(),
+            finished: HashSet::new(),
+        };
+        let mut taken_over = Vec::new();
+        for (id, token) in &self.items {
+            let Some(one) = held.get(id).filter(|one| one.party == self.party) else {
+                continue;
+            };
+            let is_done = one.state == "taken_over";
+            if !is_done && !one.counts_with(token.as_deref()) {
+                continue;
+            }
+            if outcome.counted.insert(id.clone()) && !is_done {
+                taken_over.push(id.clone());
+                outcome.finished.insert(one.test);
+            }
+        }
+        self.take_over(connection, taken_over).await?;
+        Ok(outcome)
+    }
+
+    fn ring(&self, outcome: &Acknowledged, bells: &Bells) {
+        for test in &outcome.finished {
+            bells.finished(&self.party, *test);
+        }
+    }
+}
+
+impl Acknowledge {
+    async fn take_over(
+        &self,
+        connection: &mut Connection,
+        ids: Vec<String>,
+    ) -> Result<(), sqlx::Error> {
+        for ids in ids.chunks(sql::LIST_MAX) {
+            let mut query = QueryBuilder::new(
+                "UPDATE delivery SET state = 'taken_over', lease = NULL, finished_at = ",
+            );
+            query.push_bind(self.now).push(" WHERE id IN");
+            sql::push_list(&mut query, ids.iter().cloned());
+            query.build().execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A delivery as acknowledging sees it.
+struct Held {
+    id: String,
+    party: String,
+    test: bool,
+    state: String,
+    lease: Option<String>,
+    attempt: i64,
+}
+
+impl Held {
+    fn read(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            party: row.try_get("party")?,
+            test: row.try_get("test")?,
+            state: row.try_get("state")?,
+            lease: row.try_get("lease")?,
+            attempt: row.try_get("attempt")?,
+        })
+    }
+
+    /// With a token only its lease counts, also when it ran out and nobody
+    /// took over; without one, that it was ever handed out.
+    fn counts_with(&self, token: Option<&str>) -> bool {
+        match token {
+            Some(token) => self.lease.as_deref() == Some(token),
+            None => self.attempt > 0,
+        }
+    }
+}
+
+/// What became of a change that needs the current lease.
+pub(super) enum Fenced {
+    /// Made.
+    Done { test: bool },
+    /// No such release of this party.
+    Unknown,
+    /// The lease is not the current one.
+    LeaseLost,
+}
+
+/// A change that needs the current lease of one release.
+pub(super) struct WithLease {
+    pub(super) party: String,
+    pub(super) id: String,
+    pub(super) token: String,
+    pub(super) then: Then,
+}
+
+/// What to do with the leased release.
+pub(super) enum Then {
+    /// Give it up; the case goes on without it.
+    Bury { rejection: Vec<u8>, now: i64 },
+    /// Hold it longer.
+    Extend { until: i64 },
+}
+
+const BURY: &str = "UPDATE delivery SET state = 'dead', lease = NULL, finished_at = $1,
+    rejection = $2 WHERE id = $3";
+const EXTEND: &str = "UPDATE delivery SET lease_until = $1 WHERE id = $2";
+
+impl Change for WithLease {
+    type Output = Fenced;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Fenced, sqlx::Error> {
+        let id = std::slice::from_ref(&self.id);
+        let rows = sql::select_in(connection, HELD, id, super::backend::ROW_LOCK).await?;
+        let held = rows.first().map(Held::read).transpose()?;
+        let Some(held) = held.filter(|held| held.party == self.party) else {
+            return Ok(Fenced::Unknown);
+        };
+        if !held.counts_with(Some(&self.token)) {
+            return Ok(Fenced::LeaseLost);
+        }
+        let change = match &self.then {
+            Then::Bury { rejection, now } => sqlx::query(BURY).bind(*now).bind(rejection),
+            Then::Extend { until } => sqlx::query(EXTEND).bind(*until),
+        };
+        change.bind(&self.id).execute(connection).await?;
+        Ok(Fenced::Done { test: held.test })
+    }
+
+    fn ring(&self, fenced: &Fenced, bells: &Bells) {
+        if let (Fenced::Done { test }, Then::Bury { .. }) = (fenced, &self.then) {
+            bells.finished(&self.party, *test);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The case ledger at rest: hashes for look-up, everything else sealed.
+//!
+//! An entry is found by person or by case, within a route. Its id is a keyed
+//! hash of its whole key, so the columns need not repeat the employment.
+//! It does not decide who is sick; [`crate::policy`] does.
+
+use std::collections::HashSet;
+
+use jiff::civil::Date;
+use zeroize::Zeroizing;
+
+use super::Store;
+use super::backend::{Connection, Row};
+use super::error::{Error, damaged};
+use super::sql::{self, Columnar as _, blob};
+use super::writer::Change;
+use crate::domain::KeyedHash;
+use crate::policy::{CaseEntry, CaseKey, CaseState, LedgerChange};
+use crate::seal::{Keys, Place};
+
+/// How many rows one transaction forgets at most, so that erasure never holds
+/// up receipt.
+const FORGET_STEP: i64 = 500;
+
+/// What [`Store::forget`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Closed cases whose window is over.
+    pub cases: u64,
+    /// Hashes of cases whose two years are over.
+    pub remembered: u64,
+}
+
+/// An entry as the table holds it.
+pub(super) struct LedgerRow {
+    pub(super) entry: Vec<u8>,
+    pub(super) route: Vec<u8>,
+    pub(super) person: Vec<u8>,
+    pub(super) case: Vec<u8>,
+    pub(super) forget_on: Option<i64>,
+    pub(super) sealed: Vec<u8>,
+}
+
+/// One change, ready to be judged against the stored versions.
+pub(super) struct LedgerStep {
+    pub(super) entry: KeyedHash,
+    /// The version that was decided on; 0 when there was none.
+    pub(super) decided_on: i64,
+    /// The new row; none removes it.
+    pub(super) row: Option<LedgerRow>,
+}
+
+impl LedgerStep {
+    pub(super) fn new(keys: &Keys, change: &LedgerChange, window_days: i32) -> Self {
+        match change {
+            LedgerChange::Put(entry) => {
+                let id = entry_id(keys, &entry.key);
+                Self {
+                    entry: id,
+                    decided_on: entry.version,
+                    row: Some(seal_entry(keys, &id, entry, window_days)),
+                }
+            }
+            LedgerChange::Remove { key, version } => Self {
+                entry: entry_id(keys, key),
+                decided_on: *version,
+                row: None,
+            },
+        }
+    }
+}
+
+fn entry_id(keys: &Keys, key: &CaseKey) -> KeyedHash {
+    let parts = [&key.route, &key.person, &key.employment, &key.case];
+    keys.keyed_hash_parts(
+        "ledger entry",
+        &parts.map(|hash| hash.as_bytes().as_slice()),
+    )
+}
+
+fn place(entry: &[u8]) -> Place<'_> {
+    Place {
+        table: "ledger",
+        row: entry,
+        column: "sealed",
+    }
+}
+
+fn seal_entry(keys: &Keys, id: &KeyedHash, entry: &CaseEntry, window_days: i32) -> LedgerRow {
+    let plain = encode(entry);
+    LedgerRow {
+        entry: blob(id),
+        route: blob(&entry.key.route),
+        person: blob(&entry.key.person),
+        case: blob(&entry.key.case),
+        forget_on: entry.state.remembered_until(window_days).map(sql::day),
+        sealed: keys.seal(place(id.as_bytes()), &plain),
+    }
+}
+
+fn open_entry(keys: &Keys, row: &Row) -> Result<CaseEntry, Error> {
+    let id: &[u8] = row.value("entry")?;
+    let sealed: &[u8] = row.value("sealed")?;
+    let plain = keys
+        .open(place(id), sealed)
+        .map_err(damaged("ledger entry"))?;
+    let inner = decode(&plain).ok_or(Error::Damaged {
+        what: "ledger entry",
+    })?;
+    Ok(CaseEntry {
+        key: CaseKey {
+            route: row.hash("route")?,
+            person: row.hash("person")?,
+            employment: inner.employment,
+            case: row.hash("case_hash")?,
+        },
+        birth: inner.birth,
+        state: inner.state,
+        version: row.value("version")?,
+    })
+}
+
+/// Layout of the sealed part. Every entry has the same length, so the length
+/// does not tell an open case from a closed one.
+const LAYOUT: u8 = 1;
+/// Stands for "no day".
+const NO_DAY: i64 = i64::MIN;
+
+struct Inner {
+    employment: KeyedHash,
+    birth: KeyedHash,
+    state: CaseState,
+}
+
+fn encode(entry: &CaseEntry) -> Zeroizing<Vec<u8>> {
+    let state = &entry.state;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(138));
+    bytes.push(LAYOUT);
+    for hash in [&entry.key.employment, &entry.birth, &state.last_content] {
+        bytes.extend_from_slice(hash.as_bytes());
+    }
+    for day in [
+        Some(state.first_day),
+        state.recovered_on,
+        state.closed_on,
+        Some(state.last_message_on),
+    ] {
+        let number = day.map_or(NO_DAY, sql::day);
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.push(u8::from(state.withdrawn));
+    bytes.extend_from_slice(&state.last_number.to_be_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Inner> {
+    let ([layout], mut rest) = bytes.split_first_chunk()?;
+    if *layout != LAYOUT {
+        return None;
+    }
+    let employment = KeyedHash::from_bytes(take(&mut rest)?);
+    let birth = KeyedHash::from_bytes(take(&mut rest)?);
+    let last_content = KeyedHash::from_bytes(take(&mut rest)?);
+    let mut day = || match i64::from_be_bytes(take(&mut rest)?) {
+        NO_DAY => Some(None),
+        number => sql::to_day(number).map(Some),
+    };
+    let (first_day, recovered_on, closed_on, last_message_on) = (day()??, day()?, day()?, day()??);
+    let [withdrawn] = take(&mut rest)?;
+    let last_number = u32::from_be_bytes(take(&mut rest)?);
+    rest.is_empty().then_some(Inner {
+        employment,
+        birth,
+        state: CaseState {
+            first_day,
+            recovered_on,
+            closed_on,
+            withdrawn: withdrawn != 0,
+            last_number,
+            last_content,
+            last_message_on,
+        },
+    })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk::<N>()?;
+    *rest = left;
+    Some(*taken)
+}
+
+const ENTRIES_OF_PERSONS: &str =
+    "SELECT entry, route, person, case_hash, version, sealed FROM ledger WHERE person IN";
+const ENTRIES_OF_CASES: &str =
+    "SELECT entry, route, person, case_hash, version, sealed FROM ledger WHERE case_hash IN";
+const REMEMBERED: &str = "SELECT route, case_hash FROM remembered WHERE case_hash IN";
+
+impl Store {
+    /// The entries of persons, each on one route: pairs of route and person.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] or [`Error::Damaged`].
+    pub async fn ledger(
+        &self,
+        persons: &[(KeyedHash, KeyedHash)],
+    ) -> Result<Vec<CaseEntry>, Error> {
+        self.entries(ENTRIES_OF_PERSONS, persons, |key| (key.route, key.person))
+            .await
+    }
+
+    /// The entries of cases, each on one route: pairs of route and case.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ledger`].
+    pub async fn ledger_cases(
+        &self,
+        cases: &[(KeyedHash, KeyedHash)],
+    ) -> Result<Vec<CaseEntry>, Error> {
+        self.entries(ENTRIES_OF_CASES, cases, |key| (key.route, key.case))
+            .await
+    }
+
+    async fn entries(
+        &self,
+        statement: &'static str,
+        pairs: &[(KeyedHash, KeyedHash)],
+        pair: impl Fn(&CaseKey) -> (KeyedHash, KeyedHash),
+    ) -> Result<Vec<CaseEntry>, Error> {
+        let rows = self.by_second(statement, pairs).await?;
+        let wanted: HashSet<_> = pairs.iter().copied().collect();
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let entry = open_entry(self.keys(), row)?;
+            if wanted.contains(&pair(&entry.key)) {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Which of these cases their route knew within the last two years: pairs
+    /// of route and case.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ledger`].
+    pub async fn remembered(
+        &self,
+        cases: &[(KeyedHash, KeyedHash)],
+    ) -> Result<HashSet<(KeyedHash, KeyedHash)>, Error> {
+        let rows = self.by_second(REMEMBERED, cases).await?;
+        let wanted: HashSet<_> = cases.iter().copied().collect();
+        let found = rows
+            .iter()
+            .map(|row| Ok((row.hash("route")?, row.hash("case_hash")?)));
+        let found: HashSet<_> = found.collect::<Result<_, Error>>()?;
+        Ok(found.intersection(&wanted).copied().collect())
+    }
+
+    /// Rows by the second hash of each pair. It is nearly unique; the route
+    /// is not, and is compared afterwards.
+    async fn by_second(
+        &self,
+        statement: &'static str,
+        pairs: &[(KeyedHash, KeyedHash)],
+    ) -> Result<Vec<Row>, Error> {
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let distinct: HashSet<KeyedHash> = pairs.iter().map(|(_, second)| *second).collect();
+        let blobs: Vec<Vec<u8>> = distinct.iter().map(blob).collect();
+        let mut connection = self.reader().await?;
+        Ok(sql::select_in(&mut connection, statement, &blobs, "").await?)
+    }
+
+    /// Removes closed cases whose window ended before `today`, and case
+    /// hashes that are remembered until a day before `today`; in steps, so
+    /// that receipt goes on in between.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] or [`Error::Unavailable`]; what is not removed yet is
+    /// removed by the next call.
+    pub async fn forget(&self, today: Date) -> Result<Forgotten, Error> {
+        let before = sql::day(today);
+        let mut forgotten = Forgotten::default();
+        for (statement, count) in [
+            (FORGET_CASES, &mut forgotten.cases),
+            (FORGET_REMEMBERED, &mut forgotten.remembered),
+        ] {
+            loop {
+                let removed = self.writer().write(Forget { statement, before }).await?;
+                *count += removed;
+                if removed == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+const FORGET_CASES: &str = "DELETE FROM ledger WHERE entry IN
+    (SELECT entry FROM ledger WHERE forget_on < $1 LIMIT $2)";
+const FORGET_REMEMBERED: &str = "DELETE FROM remembered WHERE (case_hash, route) IN
+    (SELECT case_hash, route FROM remembered WHERE until_day < $1 LIMIT $2)";
+
+struct Forget {
+    statement: &'static str,
+    before: i64,
+}
+
+impl Change for Forget {
+    type Output = u64;
+
+    async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
+        let removed = sqlx::query(self.statement)
+            .bind(self.before)
+            .bind(FORGET_STEP)
+            .execute(connection)
+            .await?;
+        Ok(removed.rows_affected())
+    }
+}

@@ -1,0 +1,176 @@
+//! The store: what must survive a crash, sealed.
+//!
+//! It promises:
+//! - what was answered is on disk; what failed left nothing behind;
+//! - a message of a party is accepted once, whatever races;
+//! - a release is lost by nothing but its receiver's word, is held by one
+//!   receiver at a time, and comes in order per case;
+//! - no personal value is readable in its files: payloads, references and
+//!   ledger are sealed to their rows, keys are keyed hashes.
+//!
+//! Reads go to a pool of connections that cannot write. Writes go to one task
+//! ([`writer`]) that commits many at once. Other processes may write the same
+//! file; every decision is checked inside the transaction that it guards.
+//!
+//! It does not know XML, HTTP, or who may have what.
+
+mod accept;
+mod acceptance;
+mod api_key;
+mod backend;
+mod bells;
+mod counts;
+mod details;
+mod directory;
+mod error;
+mod inbox;
+mod lease;
+mod ledger;
+mod message;
+mod parked;
+mod sql;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+
+pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
+pub use api_key::ApiKey;
+pub use backend::{DatabaseUrl, UnknownDatabase};
+pub use counts::{Backlog, WithheldCount};
+pub use directory::{Directory, DirectoryChange, Record};
+pub use error::{Cause, Error};
+pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
+pub use ledger::Forgotten;
+pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
+pub use parked::{ParkedFilter, ParkedItem};
+
+use crate::clock::Clock;
+use crate::seal::{Keys, Place};
+use backend::{Backend, Connection, Db, Pool};
+use bells::Bells;
+use writer::Writer;
+
+/// How long to wait for another process that writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A database and the keys to it. Cheap to clone; the last clone that goes
+/// lets the writer finish and end.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    read: Pool,
+    writer: Writer,
+    bells: Arc<Bells>,
+    keys: Keys,
+    clock: Clock,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens the database, makes it if there is none, and brings its schema
+    /// up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], or [`Error::WrongKeys`] before anything is
+    /// written with keys that cannot read what is there.
+    pub async fn open(url: &DatabaseUrl, keys: Keys, clock: Clock) -> Result<Self, Error> {
+        Self::start(Backend::new(url, BUSY), keys, clock).await
+    }
+
+    async fn start(backend: Backend, keys: Keys, clock: Clock) -> Result<Self, Error> {
+        let mut connection = backend.prepare().await?;
+        check_keys(&mut connection, &keys).await?;
+        let bells = Arc::new(Bells::default());
+        let shared = Shared {
+            read: backend.readers(),
+            writer: Writer::start(backend, connection, Arc::clone(&bells)),
+            bells,
+            keys,
+            clock,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Writes what waits, refuses what comes later, and lets the files go.
+    pub async fn close(&self) {
+        self.shared.read.close().await;
+        self.shared.writer.close().await;
+    }
+
+    /// Answers whether the database can be read and, if the last write
+    /// failed, whether it takes writes again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] when not.
+    pub async fn health(&self) -> Result<(), Error> {
+        self.directory_version().await?;
+        if self.writer().is_failing() {
+            self.writer().write(directory::Probe).await?;
+        }
+        Ok(())
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Db>, Error> {
+        Ok(self.shared.read.acquire().await?)
+    }
+
+    fn writer(&self) -> &Writer {
+        &self.shared.writer
+    }
+
+    fn bells(&self) -> &Bells {
+        &self.shared.bells
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+}
+
+const READ_KEY_CHECK: &str = "SELECT sealed FROM key_check WHERE number = 1";
+const WRITE_KEY_CHECK: &str =
+    "INSERT INTO key_check (number, sealed) VALUES (1, $1) ON CONFLICT (number) DO NOTHING";
+/// What the key check seals; any text will do.
+const KEY_CHECK: &[u8] = b"sivi-gateway";
+
+/// Leaves a sealed value on first use, and opens it ever after.
+async fn check_keys(connection: &mut Connection, keys: &Keys) -> Result<(), Error> {
+    let place = Place {
+        table: "key_check",
+        row: b"1",
+        column: "sealed",
+    };
+    sqlx::query(WRITE_KEY_CHECK)
+        .bind(keys.seal(place, KEY_CHECK))
+        .execute(&mut *connection)
+        .await?;
+    let sealed: Vec<u8> = sqlx::query_scalar(READ_KEY_CHECK)
+        .fetch_one(connection)
+        .await?;
+    keys.open(place, &sealed)
+        .map(drop)
+        .map_err(|_| Error::WrongKeys)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! Parts of messages that cannot go anywhere yet, sealed.
+//!
+//! They wait for configuration or for a person; this module does not know
+//! what would free them.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use jiff::{Timestamp, ToSpan as _};
+use zeroize::Zeroizing;
+
+use super::Store;
+use super::acceptance::parked_place;
+use super::backend::{Connection, ROW_LOCK, Row};
+use super::error::{Error, damaged};
+use super::sql::{self, Columnar as _, blob, ms};
+use super::writer::Change;
+use crate::domain::{Code, KeyedHash, PartyId, TenantId};
+
+/// Most parts that one look-up returns.
+const ITEMS_MAX: i64 = 1000;
+/// Parts that one transaction drops.
+const DROP_STEP: i64 = 200;
+
+/// A parked part.
+pub struct ParkedItem {
+    /// Opaque id.
+    pub id: String,
+    /// The message that it came with.
+    pub message_id: String,
+    /// Who sent it.
+    pub party: PartyId,
+    /// The tenant, when it is known.
+    pub tenant: Option<TenantId>,
+    /// Why it waits.
+    pub reason: Code,
+    /// True for test traffic.
+    pub test: bool,
+    /// When the message came in.
+    pub received_at: Timestamp,
+    /// Name of the message.
+    pub message_type: String,
+    /// Edition that it is written in.
+    pub edition: String,
+    /// Hashes of the persons that it is about.
+    pub persons: Vec<KeyedHash>,
+    /// The stripped message, UTF-8.
+    pub xml: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for ParkedItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "ParkedItem({} of {}: {})",
+            self.id, self.party, self.reason
+        )
+    }
+}
+
+/// Which parked parts to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedFilter {
+    /// Only of this sender.
+    pub party: Option<PartyId>,
+    /// Only of this tenant.
+    pub tenant: Option<TenantId>,
+}
+
+const PARKED: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
+    message_type, edition, sealed FROM parked
+    WHERE (CAST($1 AS TEXT) IS NULL OR party = $1) AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
+    ORDER BY received_at, id LIMIT $3";
+const PARKED_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
+    message_type, edition, sealed FROM parked WHERE id IN";
+const PARKED_ABOUT: &str = "SELECT DISTINCT parked_id FROM parked_person WHERE person IN";
+const PERSONS: &str = "SELECT parked_id, person FROM parked_person WHERE parked_id IN";
+const PARKED_BYTES: &str =
+    "SELECT COUNT(*) AS items, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes
+    FROM parked WHERE party = $1";
+
+impl Store {
+    /// Parked parts, oldest first; at most 1,000.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] or [`Error::Damaged`].
+    pub async fn parked(&self, filter: &ParkedFilter) -> Result<Vec<ParkedItem>, Error> {
+        let mut connection = self.reader().await?;
+        let rows = sqlx::query(PARKED)
+            .bind(filter.party.as_ref().map(PartyId::as_str))
+            .bind(filter.tenant.as_ref().map(TenantId::as_str))
+            .bind(ITEMS_MAX)
+            .fetch_all(&mut *connection)
+            .await?;
+        self.items(&mut connection, &rows).await
+    }
+
+    /// Parked parts about any of these persons, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parked`].
+    pub async fn parked_about(&self, persons: &[KeyedHash]) -> Result<Vec<ParkedItem>, Error> {
+        if persons.is_empty() {
+            return Ok(Vec::new());
+        }
+        let blobs: Vec<Vec<u8>> = persons.iter().map(blob).collect();
+        let mut connection = self.reader().await?;
+        let found = sql::select_in(&mut connection, PARKED_ABOUT, &blobs, "").await?;
+        let ids: Result<Vec<String>, Error> = found.iter().map(|r| r.value("parked_id")).collect();
+        let mut ids = ids?;
+        ids.sort_unstable();
+        ids.dedup();
+        let rows = sql::select_in(&mut connection, PARKED_BY_ID, &ids, "").await?;
+        let mut items = self.items(&mut connection, &rows).await?;
+        items.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
+        Ok(items)
+    }
+
+    async fn items(
+        &self,
+        connection: &mut Connection,
+        rows: &[Row],
+    ) -> Result<Vec<ParkedItem>, Error> {
+        let ids: Result<Vec<String>, Error> = rows.iter().map(|row| row.value("id")).collect();
+        let mut persons: HashMap<String, Vec<KeyedHash>> = HashMap::new();
+        for row in sql::select_in(connection, PERSONS, &ids?, "").await? {
+            let of = persons.entry(row.value("parked_id")?).or_default();
+            of.push(row.hash("person")?);
+        }
+        let items = rows.iter().map(|row| {
+            let id: String = row.value("id")?;
+            self.item(row, persons.remove(&id).unwrap_or_default())
+        });
+        items.collect()
+    }
+
+    fn item(&self, row: &Row, persons: Vec<KeyedHash>) -> Result<ParkedItem, Error> {
+        let id: String = row.value("id")?;
+        let xml = self.keys().open(parked_place(&id), row.value("sealed")?);
+        let tenant: Option<&str> = row.value("tenant")?;
+        Ok(ParkedItem {
+            message_id: row.value("message_id")?,
+            party: row.word("party", |text| PartyId::parse(text).ok())?,
+            tenant: tenant.and_then(|text| TenantId::parse(text).ok()),
+            reason: row.word("reason", Code::from_code)?,
+            test: row.value("test")?,
+            received_at: row.moment("received_at")?,
+            message_type: row.value("message_type")?,
+            edition: row.value("edition")?,
+            persons,
+            xml: xml.map_err(damaged("parked part"))?,
+            id,
+        })
+    }
+
+    /// How many parts of a sender are parked, and their length in bytes: to
+    /// bound what one party may pile up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`].
+    pub async fn parked_bytes(&self, party: &PartyId) -> Result<(u64, u64), Error> {
+        let mut connection = self.reader().await?;
+        let row = sqlx::query(PARKED_BYTES)
+            .bind(party.as_str())
+            .fetch_one(&mut *connection)
+            .await?;
+        let items = u64::try_from(row.value::<i64>("items")?).unwrap_or(0);
+        let bytes = u64::try_from(row.value::<i64>("bytes")?).unwrap_or(0);
+        Ok((items, bytes))
+    }
+
+    /// Drops parts that came in more than `days` days before `now`, and says
+    /// how many. Their messages show it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] or [`Error::Unavailable`].
+    pub async fn expire_parked(&self, now: Timestamp, days: u32) -> Result<u64, Error> {
+        let age = (i64::from(days) * 24).hours();
+        let before = now.saturating_sub(age).unwrap_or(Timestamp::MIN);
+        let mut dropped = 0;
+        loop {
+            let step = self.writer().write(Drop {
+                which: Which::Before(ms(before)),
+                now: ms(now),
+            });
+            match step.await? {
+                0 => return Ok(dropped),
+                count => dropped += count,
+            }
+        }
+    }
+
+    /// Drops one part because a person said so; false when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::expire_parked`].
+    pub async fn discard_parked(&self, id: &str, now: Timestamp) -> Result<bool, Error> {
+        let discard = Drop {
+            which: Which::One(id.to_owned()),
+            now: ms(now),
+        };
+        Ok(self.writer().write(discard).await? > 0)
+    }
+}
+
+enum Which {
+    Before(i64),
+    One(String),
+}
+
+struct Drop {
+    which: Which,
+    now: i64,
+}
+
+const OLD: &str = "SELECT id, message_id FROM parked WHERE received_at < $1
+    ORDER BY received_at LIMIT $2";
+const ONE: &str = "SELECT id, message_id FROM parked WHERE id IN";
+const NOTE_DROPPED: &str = "UPDATE message SET dropped_at = $1 WHERE id = $2";
+
+impl Change for Drop {
+    type Output = u64;
+
+    async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
+        use sqlx::Row as _;
+
+        let rows = match &self.which {
+            Which::Before(before) => {
+                sqlx::query(OLD)
+                    .bind(*before)
+                    .bind(DROP_STEP)
+                    .fetch_all(&mut *connection)
+                    .await?
+            }
+            Which::One(id) => {
+                sql::select_in(connection, ONE, std::slice::from_ref(id), ROW_LOCK).await?
+            }
+        };
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in &rows {
+            ids.push(row.try_get::<String, _>("id")?);
+            sqlx::query(NOTE_DROPPED)
+                .bind(self.now)
+                .bind(row.try_get::<&str, _>("message_id")?)
+                .execute(&mut *connection)
+                .await?;
+        }
+        sql::change_in(connection, "DELETE FROM parked WHERE id IN", &ids).await
+    }
+}

@@ -1,0 +1,244 @@
+//! Statements about many rows, and how values look in a column.
+//!
+//! Lists are cut and padded to powers of two: a handful of statement texts,
+//! which the driver keeps prepared, serve every length.
+
+use std::ops::Range;
+
+use jiff::Timestamp;
+use jiff::civil::{Date, date};
+use sqlx::query_builder::Separated;
+use sqlx::{Decode, Encode, QueryBuilder, Row as _, Type};
+
+use super::backend::{Connection, Db, MAX_BINDS, Row};
+use super::error::Error;
+use crate::domain::KeyedHash;
+
+/// Most values of one `IN` list; longer look-ups are cut by their callers.
+pub(super) const LIST_MAX: usize = 1024;
+/// Most rows of one INSERT.
+const ROWS_MAX: usize = 256;
+
+/// A value that can be bound.
+pub(super) trait Bind: for<'q> Encode<'q, Db> + Type<Db> + Clone + Send {}
+impl<T: for<'q> Encode<'q, Db> + Type<Db> + Clone + Send> Bind for T {}
+
+/// Adds ` ($1, $2, …)`, padded with the last value.
+pub(super) fn push_list<V: Bind>(
+    query: &mut QueryBuilder<Db>,
+    values: impl IntoIterator<Item = V>,
+) {
+    let mut values: Vec<V> = values.into_iter().collect();
+    if let Some(last) = values.last().cloned() {
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    query.push(" (");
+    let mut list = query.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+    query.push(")");
+}
+
+/// The rows of `head (values) tail`, in steps of [`LIST_MAX`] values.
+pub(super) async fn select_in<V: Bind>(
+    connection: &mut Connection,
+    head: &'static str,
+    values: &[V],
+    tail: &'static str,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut rows = Vec::new();
+    for values in values.chunks(LIST_MAX) {
+        let mut query = QueryBuilder::new(head);
+        push_list(&mut query, values.iter().cloned());
+        query.push(tail);
+        rows.extend(query.build().fetch_all(&mut *connection).await?);
+    }
+    Ok(rows)
+}
+
+/// Runs `head (values)`, in steps of [`LIST_MAX`] values, and counts rows.
+pub(super) async fn change_in<V: Bind>(
+    connection: &mut Connection,
+    head: &'static str,
+    values: &[V],
+) -> Result<u64, sqlx::Error> {
+    let mut changed = 0;
+    for values in values.chunks(LIST_MAX) {
+        let mut query = QueryBuilder::new(head);
+        push_list(&mut query, values.iter().cloned());
+        changed += query
+            .build()
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+    }
+    Ok(changed)
+}
+
+/// Where the columns of one row are bound.
+pub(super) type Columns<'a> = Separated<'a, Db, &'static str>;
+
+/// An INSERT of many rows.
+pub(super) struct Insert {
+    /// `INSERT INTO … (…) `, up to the word `VALUES`.
+    pub(super) head: &'static str,
+    /// How many columns `head` lists.
+    pub(super) columns: usize,
+    /// What follows the values: ` ON CONFLICT …`, or nothing.
+    pub(super) tail: &'static str,
+}
+
+impl Insert {
+    /// Inserts `rows`, each bound by `bind`.
+    pub(super) async fn run<T: Sync>(
+        &self,
+        connection: &mut Connection,
+        rows: &[T],
+        bind: impl Fn(&mut Columns<'_>, &T) + Send + Sync,
+    ) -> Result<(), sqlx::Error> {
+        for range in self.steps(rows.len()) {
+            let mut query = QueryBuilder::new(self.head);
+            let step = rows.get(range).unwrap_or_default();
+            query.push_values(step, |mut columns, row| bind(&mut columns, row));
+            query.push(self.tail);
+            query.build().execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::run`], with the rows that `tail` returns.
+    pub(super) async fn returning<T: Sync>(
+        &self,
+        connection: &mut Connection,
+        rows: &[T],
+        bind: impl Fn(&mut Columns<'_>, &T) + Send + Sync,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let mut returned = Vec::new();
+        for range in self.steps(rows.len()) {
+            let mut query = QueryBuilder::new(self.head);
+            let step = rows.get(range).unwrap_or_default();
+            query.push_values(step, |mut columns, row| bind(&mut columns, row));
+            query.push(self.tail);
+            returned.extend(query.build().fetch_all(&mut *connection).await?);
+        }
+        Ok(returned)
+    }
+
+    /// Cuts `len` rows into powers of two that fit one statement each.
+    fn steps(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let most = power_of_two_within((MAX_BINDS / self.columns).min(ROWS_MAX));
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let step = power_of_two_within((len - at).min(most));
+            at += step;
+            (step > 0).then_some(at - step..at)
+        })
+    }
+}
+
+/// The largest power of two that is not above `limit`; 0 for 0.
+fn power_of_two_within(limit: usize) -> usize {
+    limit.checked_ilog2().map_or(0, |bits| 1 << bits)
+}
+
+/// A keyed hash as a column holds it.
+pub(super) fn blob(hash: &KeyedHash) -> Vec<u8> {
+    hash.as_bytes().to_vec()
+}
+
+/// A moment as a column holds it.
+pub(super) fn ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// A day as a column holds it: days since 1970-01-01.
+pub(super) fn day(day: Date) -> i64 {
+    i64::from((day - date(1970, 1, 1)).get_days())
+}
+
+/// The day of a number of days since 1970-01-01.
+pub(super) fn to_day(number: i64) -> Option<Date> {
+    let number = i32::try_from(number).ok()?;
+    let days = jiff::Span::new().try_days(number).ok()?;
+    date(1970, 1, 1).checked_add(days).ok()
+}
+
+/// Reads columns of a row by name.
+pub(super) trait Columnar {
+    /// Any value that the driver knows.
+    fn value<'r, T: Decode<'r, Db> + Type<Db>>(&'r self, column: &str) -> Result<T, Error>;
+
+    /// A moment.
+    fn moment(&self, column: &str) -> Result<Timestamp, Error> {
+        to_moment(self.value(column)?)
+    }
+
+    /// A moment, or none.
+    fn moment_or_none(&self, column: &str) -> Result<Option<Timestamp>, Error> {
+        self.value::<Option<i64>>(column)?
+            .map(to_moment)
+            .transpose()
+    }
+
+    /// A keyed hash.
+    fn hash(&self, column: &str) -> Result<KeyedHash, Error> {
+        to_hash(self.value(column)?)
+    }
+
+    /// A word, number or id that is kept as text.
+    fn word<T>(&self, column: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
+        parse(self.value(column)?).ok_or(Error::Damaged { what: "word" })
+    }
+}
+
+impl Columnar for Row {
+    fn value<'r, T: Decode<'r, Db> + Type<Db>>(&'r self, column: &str) -> Result<T, Error> {
+        self.try_get(column).map_err(Error::from)
+    }
+}
+
+fn to_moment(ms: i64) -> Result<Timestamp, Error> {
+    Timestamp::from_millisecond(ms).map_err(|_| Error::Damaged { what: "time" })
+}
+
+/// The hash of a column's bytes.
+pub(super) fn to_hash(bytes: &[u8]) -> Result<KeyedHash, Error> {
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| Error::Damaged { what: "hash" })?;
+    Ok(KeyedHash::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn steps_cover_every_row_once(len in 0_usize..3000, columns in 1_usize..40) {
+            let insert = Insert { head: "", columns, tail: "" };
+            let mut next = 0;
+            for step in insert.steps(len) {
+                prop_assert_eq!(step.start, next);
+                prop_assert!(step.len().is_power_of_two());
+                prop_assert!(step.len() * columns <= MAX_BINDS);
+                next = step.end;
+            }
+            prop_assert_eq!(next, len);
+        }
+
+        #[test]
+        fn a_day_reads_back_as_itself(number in -100_000_i64..100_000) {
+            prop_assert_eq!(day(to_day(number).unwrap()), number);
+        }
+    }
+
+    #[test]
+    fn days_count_from_1970() {
+        assert_eq!(day(date(1970, 1, 2)), 1);
+        assert_eq!(day(date(2018, 1, 1)), 17_532);
+        assert_eq!(to_day(i64::MAX), None);
+    }
+}

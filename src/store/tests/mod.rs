@@ -1,0 +1,165 @@
+//! Tests of the store. Each body of `on_both!` runs on every database.
+
+mod accepting;
+mod faults;
+mod inbox;
+mod model;
+mod records;
+mod speed;
+
+use jiff::Timestamp;
+use jiff::civil::date;
+use tempfile::TempDir;
+
+use super::*;
+use crate::domain::{Code, Domain, Finding, KeyedHash, PartyId, TenantId};
+use crate::policy::testing::{parked, release};
+use crate::policy::{CaseEntry, CaseKey, CaseState, LedgerChange, Release, Withheld};
+use crate::seal::SECRET_LEN;
+
+/// Runs a test body on each database: `SQLite`, and `PostgreSQL` once it is
+/// there.
+macro_rules! on_both {
+    ($($(#[doc = $doc:literal])* async fn $name:ident($place:ident: Place) $body:block)+) => { $(
+        mod $name {
+            use super::*;
+
+            $(#[doc = $doc])*
+            async fn body($place: super::super::TestPlace) $body
+
+            #[tokio::test]
+            async fn sqlite() {
+                body(super::super::TestPlace::sqlite()).await;
+            }
+        }
+    )+ };
+}
+pub(super) use on_both;
+
+/// A database of its own that goes with the test.
+pub(super) struct TestPlace {
+    pub(super) folder: TempDir,
+    pub(super) clock: Clock,
+}
+
+impl TestPlace {
+    pub(super) fn sqlite() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            clock: Clock::manual(start()),
+        }
+    }
+
+    pub(super) fn url(&self) -> DatabaseUrl {
+        DatabaseUrl::sqlite(self.folder.path().join("data/gateway.db"))
+    }
+
+    pub(super) async fn open(&self) -> Store {
+        Store::open(&self.url(), keys(), self.clock.clone())
+            .await
+            .unwrap()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+pub(super) fn start() -> Timestamp {
+    "2018-03-01T09:00:00Z".parse().unwrap()
+}
+
+pub(super) fn keys() -> Keys {
+    Keys::from_secret([3; SECRET_LEN])
+}
+
+pub(super) fn hash(text: &str) -> KeyedHash {
+    keys().keyed_hash("test", &[text])
+}
+
+pub(super) fn party(id: &str) -> PartyId {
+    PartyId::parse(id).unwrap()
+}
+
+pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+/// A message of party `adp` with nothing in it.
+pub(super) fn acceptance(id: &str) -> Acceptance {
+    Acceptance {
+        message: Message {
+            id: id.to_owned(),
+            party: party("adp"),
+            test: false,
+            berrefnr: hash(id),
+            body: hash(&format!("body of {id}")),
+            received_at: start(),
+            message_type: "Verzuimmeldingen".to_owned(),
+            edition: "2017".to_owned(),
+            reference: format!("REF-{id}"),
+            findings: Vec::new(),
+            routed: vec![Domain::Arbodienst],
+            shown: true,
+        },
+        releases: Vec::new(),
+        ledger: Vec::new(),
+        window_days: 35,
+        remember: Vec::new(),
+        parked: Vec::new(),
+        unparked: Vec::new(),
+        withheld: Vec::new(),
+        answer: None,
+    }
+}
+
+/// A release to party `arbo` about cases named by single letters.
+pub(super) fn to_arbo(id: &str, cases: &str) -> Release {
+    let cases: Vec<KeyedHash> = cases.chars().map(|c| hash(&c.to_string())).collect();
+    release(id, "arbo", false, &cases, format!("<r>{id}</r>").as_bytes())
+}
+
+pub(super) fn case_key(route: &str, person: &str, case: &str) -> CaseKey {
+    CaseKey {
+        route: hash(route),
+        person: hash(person),
+        employment: hash("employment"),
+        case: hash(case),
+    }
+}
+
+pub(super) fn case_entry(key: CaseKey, version: i64, number: u32) -> CaseEntry {
+    CaseEntry {
+        key,
+        birth: hash("birth"),
+        state: CaseState {
+            first_day: date(2018, 2, 1),
+            recovered_on: None,
+            closed_on: None,
+            withdrawn: false,
+            last_number: number,
+            last_content: hash("content"),
+            last_message_on: date(2018, 3, 1),
+        },
+        version,
+    }
+}
+
+/// Accepts a message with these releases.
+pub(super) async fn accept_releases(store: &Store, id: &str, releases: Vec<Release>) {
+    let mut acceptance = acceptance(id);
+    acceptance.releases = releases;
+    store.accept(acceptance).await.unwrap();
+}
+
+/// Leases for party `arbo` and returns the ids.
+pub(super) async fn lease_ids(store: &Store, limit: usize, now: Timestamp) -> Vec<String> {
+    let arbo = party("arbo");
+    let leased = store.lease(&arbo, false, limit, SECONDS(60), now).await;
+    let leased = leased.unwrap();
+    leased.into_iter().map(|one| one.id).collect()
+}
+
+/// Acknowledges by id alone.
+pub(super) async fn ack_ids(store: &Store, ids: &[&str], now: Timestamp) -> Acked {
+    let items: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
+    store.ack(&party("arbo"), &items, now).await.unwrap()
+}

@@ -1,0 +1,97 @@
+//! How fast, on this machine: `cargo test --release --lib store::tests::speed
+//! -- --ignored --nocapture`. Figures, not promises.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::*;
+
+const MESSAGES: usize = 30_000;
+const SENDERS: usize = 64;
+
+/// A message as a payroll provider sends it: one release of 4 KB, a new case.
+fn message(n: usize, xml: &[u8]) -> Acceptance {
+    let mut one = acceptance(&crate::clock::new_id());
+    let name = n.to_string();
+    one.releases = vec![release(
+        &crate::clock::new_id(),
+        "arbo",
+        false,
+        &[hash(&name)],
+        xml,
+    )];
+    let entry = case_entry(case_key("route", &name, &name), 0, 1);
+    one.ledger = vec![LedgerChange::Put(entry)];
+    one.remember = vec![Remembered {
+        route: hash("route"),
+        case: hash(&name),
+        until: date(2020, 3, 1),
+    }];
+    one.withheld = ["bsn", "free_text"]
+        .map(|rule| Withheld {
+            tenant: TenantId::parse("bakkerij").unwrap(),
+            to: party("arbo"),
+            domain: Domain::Arbodienst,
+            message_type: "Verzuimmeldingen".into(),
+            rule,
+            count: 1,
+        })
+        .to_vec();
+    one
+}
+
+fn rate(count: usize, since: Instant) -> usize {
+    count * 1000 / usize::try_from(since.elapsed().as_millis()).unwrap().max(1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures, proves nothing"]
+async fn accept_then_lease_and_acknowledge() {
+    let place = TestPlace::sqlite();
+    let store = place.open().await;
+    let xml = Arc::new(vec![b'x'; 4200]);
+    let next = Arc::new(AtomicUsize::new(0));
+    let start = Instant::now();
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let (store, next, xml) = (store.clone(), Arc::clone(&next), Arc::clone(&xml));
+            tokio::spawn(async move {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= MESSAGES {
+                        break;
+                    }
+                    store.accept(message(n, &xml)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    println!("accepted {}/s", rate(MESSAGES, start));
+
+    let arbo = party("arbo");
+    let start = Instant::now();
+    let mut got = 0;
+    while got < MESSAGES {
+        let leased = store
+            .lease(&arbo, false, 100, SECONDS(60), place.now())
+            .await;
+        let leased = leased.unwrap();
+        got += leased.len();
+        let items: Vec<_> = leased
+            .into_iter()
+            .map(|one| (one.id, Some(one.lease)))
+            .collect();
+        store.ack(&arbo, &items, place.now()).await.unwrap();
+    }
+    println!("leased and acknowledged {}/s", rate(MESSAGES, start));
+
+    let start = Instant::now();
+    for _ in 0..2000 {
+        assert!(lease_ids(&store, 100, place.now()).await.is_empty());
+    }
+    println!("empty polls {}/s", rate(2000, start));
+}
