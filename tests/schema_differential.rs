@@ -10,6 +10,7 @@
 mod mutant;
 
 use mutant::Random;
+use sivi_gateway::domain::Code;
 use sivi_gateway::validate::{Edition, Editions, Mode, Tolerance, validate};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -100,7 +101,16 @@ fn the_bare_verdict_is_that_of_libxml2() {
             }
             let expected = oracle(&schema, folder.path(), batch.len());
             for (at, document) in batch.iter().enumerate() {
-                let ours = valid(edition, document, Mode::SchemaOnly);
+                let verdict = validate(edition, document.as_slice(), Mode::SchemaOnly).unwrap();
+                let ours = verdict.is_valid();
+                // libxml2 knows encodings that we refuse, `UTF--8` among them.
+                if verdict
+                    .findings
+                    .iter()
+                    .any(|finding| finding.code == Code::EncodingUnsupported)
+                {
+                    continue;
+                }
                 if ours == expected.contains(&at) {
                     accepted += usize::from(ours);
                     refused += usize::from(!ours);

@@ -93,7 +93,12 @@ fn paths(path: &Path) -> Result<Vec<PathBuf>, Fault> {
 }
 
 impl DirectoryFile {
-    pub(super) fn read(files: Vec<TomlFile>) -> Result<Self, DirectoryError> {
+    /// Reads files that are in hand already.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`].
+    pub fn read(files: Vec<TomlFile>) -> Result<Self, DirectoryError> {
         let mut read = Self {
             directory: Directory::default(),
             files: Vec::new(),

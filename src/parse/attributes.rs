@@ -120,7 +120,16 @@ mod tests {
 
     #[test]
     fn broken_attributes_are_refused() {
-        for bad in ["a=\"1\"", " a", " a=1", " a=\"1\"b=\"2\"", " a=\"1", " =\"\"", " 1=\"\"", " a=\"1\" a=\"2\""] {
+        for bad in [
+            "a=\"1\"",
+            " a",
+            " a=1",
+            " a=\"1\"b=\"2\"",
+            " a=\"1",
+            " =\"\"",
+            " 1=\"\"",
+            " a=\"1\" a=\"2\"",
+        ] {
             assert!(split(bad).is_err(), "{bad}");
         }
         for bad in ["<", "&", "&#1;", "&foo;", "\u{1}"] {

@@ -10,23 +10,27 @@ const NOTABLE: u8 = 4;
 /// What each byte may be; bytes above 127 are looked up as characters.
 const CLASS: [u8; 256] = classes();
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a byte is below 256, and this runs in the compiler"
+)]
 const fn classes() -> [u8; 256] {
     let mut table = [0_u8; 256];
-    let mut byte = 0_usize;
-    while byte < 128 {
-        let c = byte as u8;
-        if c.is_ascii_alphabetic() || c == b'_' || c == b':' {
-            table[byte] = NAME_START | NAME;
-        } else if c.is_ascii_digit() || c == b'-' || c == b'.' {
-            table[byte] = NAME;
-        } else if (c < 0x20 && c != b'\t' && c != b'\n') || c == b'>' {
-            table[byte] = NOTABLE;
+    let mut byte = 0_u8;
+    loop {
+        table[byte as usize] = match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' | b':' => NAME_START | NAME,
+            b'0'..=b'9' | b'-' | b'.' => NAME,
+            b'\t' | b'\n' => 0,
+            // U+FFFE and U+FFFF begin with the last of these.
+            0..0x20 | b'>' | 0xEF => NOTABLE,
+            _ => 0,
+        };
+        if byte == u8::MAX {
+            return table;
         }
         byte += 1;
     }
-    // U+FFFE and U+FFFF begin with this byte.
-    table[0xEF] = NOTABLE;
-    table
 }
 
 /// White space as XML defines it.
@@ -67,7 +71,11 @@ pub fn check_text(text: &str, markup_end: bool) -> Result<Text, Code> {
         match byte {
             b'\r' => found = Text::LineEnds,
             b'>' => {
-                if markup_end && bytes.get(..at).is_some_and(|before| before.ends_with(b"]]")) {
+                if markup_end
+                    && bytes
+                        .get(..at)
+                        .is_some_and(|before| before.ends_with(b"]]"))
+                {
                     return Err(Code::NotWellFormed);
                 }
             }
@@ -100,7 +108,9 @@ pub fn push_normalised(text: &str, out: &mut String) {
 pub fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let class = |byte: &u8| CLASS.get(usize::from(*byte)).copied().unwrap_or(0);
-    if bytes.first().is_some_and(|first| class(first) & NAME_START != 0)
+    if bytes
+        .first()
+        .is_some_and(|first| class(first) & NAME_START != 0)
         && bytes.iter().all(|byte| class(byte) & NAME != 0)
     {
         return true;
@@ -141,7 +151,9 @@ pub fn reference(text: &str) -> Result<char, Code> {
             _ => Err(Code::NotWellFormed),
         };
     };
-    let (digits, radix) = number.strip_prefix('x').map_or((number, 10), |hex| (hex, 16));
+    let (digits, radix) = number
+        .strip_prefix('x')
+        .map_or((number, 10), |hex| (hex, 16));
     // `from_str_radix` would take a sign.
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
         return Err(Code::NotWellFormed);
@@ -187,7 +199,19 @@ mod tests {
         assert_eq!(reference("amp"), Ok('&'));
         assert_eq!(reference("#x1F600"), Ok('😀'));
         assert_eq!(reference("#0000000000000000065"), Ok('A'));
-        for bad in ["#", "#x", "#X41", "#+65", "#1", "#0", "#xD800", "#x110000", "#99999999999", "", "a b"] {
+        for bad in [
+            "#",
+            "#x",
+            "#X41",
+            "#+65",
+            "#1",
+            "#0",
+            "#xD800",
+            "#x110000",
+            "#99999999999",
+            "",
+            "a b",
+        ] {
             assert_eq!(reference(bad), Err(Code::NotWellFormed), "{bad}");
         }
         assert_eq!(reference("LT"), Err(Code::EntityUnknown));

@@ -17,7 +17,11 @@ impl<'a> Rest<'a> {
     }
 
     fn spaces(&mut self) -> bool {
-        let count = self.left().iter().take_while(|byte| is_space(**byte)).count();
+        let count = self
+            .left()
+            .iter()
+            .take_while(|byte| is_space(**byte))
+            .count();
         self.at += count;
         count > 0
     }

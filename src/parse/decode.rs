@@ -34,10 +34,17 @@ pub fn sniff(head: &[u8]) -> Result<Encoding, Refusal> {
     };
     // UTF-16 and UTF-32, with or without a mark: refused with the name of the
     // rule rather than as "not well-formed".
-    if matches!(head, [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [0, b'<', ..] | [b'<', 0, ..] | [0, 0, ..]) {
+    if matches!(
+        head,
+        [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [0, b'<' | 0, ..] | [b'<', 0, ..]
+    ) {
         return Err(refuse(0));
     }
-    let mark = if head.starts_with(&[0xEF, 0xBB, 0xBF]) { 3 } else { 0 };
+    let mark = if head.starts_with(&[0xEF, 0xBB, 0xBF]) {
+        3
+    } else {
+        0
+    };
     let text = head.get(mark..).unwrap_or_default();
     if text.starts_with(&[0xEF, 0xBB, 0xBF]) {
         // quick-xml would drop a mark, so a second one has to be caught here.
@@ -136,8 +143,13 @@ impl<R: BufRead> Transcoder<R> {
         if self.start == self.end {
             let bytes = self.inner.fill_buf()?;
             let bytes = bytes.get(..bytes.len().min(CHUNK)).unwrap_or(bytes);
-            let (result, read, written, _) = self.decoder.decode_to_utf8(bytes, &mut self.text, false);
-            debug_assert_eq!(result, CoderResult::InputEmpty, "one byte becomes at most three");
+            let (result, read, written, _) =
+                self.decoder.decode_to_utf8(bytes, &mut self.text, false);
+            debug_assert_eq!(
+                result,
+                CoderResult::InputEmpty,
+                "one byte becomes at most three"
+            );
             self.inner.consume(read);
             (self.start, self.end) = (0, written);
         }
@@ -151,7 +163,9 @@ mod tests {
 
     fn decode(bytes: &[u8]) -> Result<String, Refusal> {
         let mut text = String::new();
-        Decoded::new(sniff(bytes)?, bytes).read_to_string(&mut text).unwrap();
+        Decoded::new(sniff(bytes)?, bytes)
+            .read_to_string(&mut text)
+            .unwrap();
         Ok(text)
     }
 
@@ -174,7 +188,10 @@ mod tests {
     #[test]
     fn other_encodings_are_refused_by_name() {
         let utf16: Vec<u8> = "<a/>".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let marked: Vec<u8> = "\u{FEFF}<a/>".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let marked: Vec<u8> = "\u{FEFF}<a/>"
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
         for bytes in [
             utf16.as_slice(),
             &marked,

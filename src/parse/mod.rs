@@ -70,7 +70,9 @@ impl ParseError {
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => write!(f, "refused at byte {}: {}", refusal.offset, refusal.code),
+            Self::Refused(refusal) => {
+                write!(f, "refused at byte {}: {}", refusal.offset, refusal.code)
+            }
             Self::Io(cause) => write!(f, "the source could not be read: {cause}"),
         }
     }

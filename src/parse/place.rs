@@ -43,7 +43,12 @@ pub fn places(input: impl BufRead, offsets: &[u64]) -> io::Result<Vec<Place>> {
                 }
             }
             match byte {
-                b'\n' => place = Place { line: place.line + 1, column: 1 },
+                b'\n' => {
+                    place = Place {
+                        line: place.line + 1,
+                        column: 1,
+                    }
+                }
                 // The later bytes of a character of UTF-8.
                 0x80..=0xBF => {}
                 _ => place.column += 1,
@@ -97,14 +102,19 @@ pub fn excerpts(
         }
         for byte in chunk {
             if *byte == b'\n' {
-                place = Place { line: place.line + 1, column: 0 };
+                place = Place {
+                    line: place.line + 1,
+                    column: 0,
+                };
                 continue;
             }
             if !matches!(byte, 0x80..=0xBF) {
                 place.column += 1;
             }
             for index in order.iter().skip(first) {
-                let Some((line, column)) = spots.get(*index) else { continue };
+                let Some((line, column)) = spots.get(*index) else {
+                    continue;
+                };
                 if *line > place.line || (*line == place.line && *column > place.column + width) {
                     break;
                 }
@@ -112,7 +122,8 @@ pub fn excerpts(
                 match found.get_mut(*index).filter(|_| near) {
                     Some((text, before)) => {
                         text.push(*byte);
-                        *before += usize::from(place.column < *column && !matches!(byte, 0x80..=0xBF));
+                        *before +=
+                            usize::from(place.column < *column && !matches!(byte, 0x80..=0xBF));
                     }
                     None => first += usize::from(order.get(first) == Some(index)),
                 }
@@ -120,7 +131,10 @@ pub fn excerpts(
         }
         input.consume(length);
     }
-    Ok(found.into_iter().map(|(text, before)| (printable(&text), before)).collect())
+    Ok(found
+        .into_iter()
+        .map(|(text, before)| (printable(&text), before))
+        .collect())
 }
 
 fn printable(bytes: &[u8]) -> String {
@@ -143,7 +157,10 @@ mod tests {
         let text = "ab\né😀c\n";
         let at = |needle: &str| text.find(needle).unwrap() as u64;
         let found = places(text.as_bytes(), &[at("c"), 0, at("😀"), 999]).unwrap();
-        let pairs: Vec<_> = found.iter().map(|place| (place.line, place.column)).collect();
+        let pairs: Vec<_> = found
+            .iter()
+            .map(|place| (place.line, place.column))
+            .collect();
         assert_eq!(pairs, [(2, 3), (1, 1), (2, 2), (3, 1)]);
     }
 

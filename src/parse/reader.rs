@@ -10,6 +10,7 @@ use crate::domain::Code;
 use quick_xml::errors::{Error, SyntaxError};
 use quick_xml::events::{BytesStart, Event as Token};
 use quick_xml::name::QName;
+use std::borrow::Cow;
 use std::io::{self, BufRead};
 
 /// A buffer that grew beyond this for one event is given back.
@@ -175,9 +176,10 @@ impl<R: BufRead> Reader<R> {
             Ok(token) => token,
             Err(error) => {
                 let exceeded = tokens.get_ref().exceeded();
-                let offset = match error {
-                    Error::IllFormed(_) => tokens.error_position(),
-                    _ => state.offset,
+                let offset = if matches!(error, Error::IllFormed(_)) {
+                    tokens.error_position()
+                } else {
+                    offset
                 };
                 return Err(explain(error, exceeded, offset));
             }
@@ -224,8 +226,8 @@ impl State {
                 self.leave();
                 Ok(Event::End)
             }
-            Token::Text(text) => self.text(borrowed(text.into_inner()), resolved),
-            Token::CData(text) => self.cdata(borrowed(text.into_inner()), resolved),
+            Token::Text(text) => self.text(borrowed(&text.into_inner()), resolved),
+            Token::CData(text) => self.cdata(borrowed(&text.into_inner()), resolved),
             Token::GeneralRef(name) => self.reference(&name, resolved),
             Token::Comment(text) => check_text(&text, false).map(|_| Event::Nothing),
             Token::Decl(content) => self.declaration(&content),
@@ -379,7 +381,11 @@ impl State {
         if self.part != Part::Root {
             // A second byte order mark or anything else that is not white
             // space.
-            return if is_blank(text) { Ok(Event::Nothing) } else { Err(Code::NotWellFormed) };
+            return if is_blank(text) {
+                Ok(Event::Nothing)
+            } else {
+                Err(Code::NotWellFormed)
+            };
         }
         match check_text(text, true)? {
             Text::Plain => Ok(Event::Text(text)),
@@ -440,9 +446,10 @@ impl State {
 }
 
 /// Tokens of a buffered source borrow from the buffer.
-fn borrowed(text: std::borrow::Cow<'_, str>) -> &str {
-    match text {
-        std::borrow::Cow::Borrowed(text) => text,
-        std::borrow::Cow::Owned(_) => "",
+fn borrowed<'a>(text: &Cow<'a, str>) -> &'a str {
+    if let Cow::Borrowed(text) = text {
+        text
+    } else {
+        ""
     }
 }

@@ -85,7 +85,11 @@ fn judge(file: &Path, edition: &Edition, mode: Mode<'_>) -> io::Result<Verdict> 
 fn write_text(file: &Path, verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
     let name = file.display();
     let sources = sources(file, &verdict.findings).unwrap_or_default();
-    for (finding, source) in verdict.findings.iter().zip(sources.iter().map(Some).chain(std::iter::repeat(None))) {
+    for (finding, source) in verdict
+        .findings
+        .iter()
+        .zip(sources.iter().map(Some).chain(std::iter::repeat(None)))
+    {
         let (line, column) = (finding.line, finding.column);
         let (severity, code) = (finding.severity.as_str(), finding.code);
         let message = finding.message(Language::English);
@@ -101,7 +105,10 @@ fn write_text(file: &Path, verdict: &Verdict, out: &mut impl Write) -> io::Resul
         }
     }
     if verdict.is_valid() {
-        let message = verdict.message.as_ref().map_or("", |message| message.name.as_str());
+        let message = verdict
+            .message
+            .as_ref()
+            .map_or("", |message| message.name.as_str());
         writeln!(out, "{name}: valid ({message})")?;
     }
     Ok(())
@@ -120,7 +127,10 @@ fn sources(file: &Path, findings: &[Finding]) -> io::Result<Vec<Source>> {
     if findings.is_empty() {
         return Ok(Vec::new());
     }
-    let spots: Vec<_> = findings.iter().map(|finding| (finding.line, finding.column)).collect();
+    let spots: Vec<_> = findings
+        .iter()
+        .map(|finding| (finding.line, finding.column))
+        .collect();
     let found = parse::excerpts(open(file)?, &spots, SHOWN)?;
     Ok(found
         .into_iter()
@@ -149,7 +159,12 @@ struct Entry<'a> {
     message: String,
 }
 
-fn write_json(file: &Path, edition: &Edition, verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
+fn write_json(
+    file: &Path,
+    edition: &Edition,
+    verdict: &Verdict,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let findings = verdict.findings.iter().map(|finding| Entry {
         code: finding.code.as_str(),
         severity: Severity::as_str(finding.severity),
@@ -162,7 +177,10 @@ fn write_json(file: &Path, edition: &Edition, verdict: &Verdict, out: &mut impl 
         &Report {
             file: file.display().to_string(),
             valid: verdict.is_valid(),
-            message_type: verdict.message.as_ref().map(|message| message.name.as_str()),
+            message_type: verdict
+                .message
+                .as_ref()
+                .map(|message| message.name.as_str()),
             edition: edition.name(),
             findings: findings.collect(),
             error: None,

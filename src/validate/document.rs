@@ -89,7 +89,11 @@ impl Document {
         self.make_room(text.len());
         self.text.push_str(text);
         let end = self.text.len();
-        if let Some(node) = self.open.last().and_then(|at| self.nodes.get_mut(*at as usize)) {
+        if let Some(node) = self
+            .open
+            .last()
+            .and_then(|at| self.nodes.get_mut(*at as usize))
+        {
             node.text.end = end;
         }
     }
@@ -115,7 +119,10 @@ impl Document {
     }
 
     fn node(&self, id: NodeId) -> &Node {
-        #[expect(clippy::indexing_slicing, reason = "a NodeId is only made for a node of this document")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "a NodeId is only made for a node of this document"
+        )]
         &self.nodes[id.0 as usize]
     }
 
@@ -196,7 +203,11 @@ impl Document {
 
     /// Walks below a node; `next` is where to go on behind a node, 0 for the
     /// node right behind it.
-    fn run(&self, id: NodeId, next: impl Fn(&Node) -> u32 + 'static) -> impl Iterator<Item = NodeId> + '_ {
+    fn run(
+        &self,
+        id: NodeId,
+        next: impl Fn(&Node) -> u32 + 'static,
+    ) -> impl Iterator<Item = NodeId> + '_ {
         let end = self.node(id).end;
         let mut at = id.0 + 1;
         std::iter::from_fn(move || {
@@ -218,13 +229,16 @@ impl Document {
     /// for a group.
     #[must_use]
     pub fn text(&self, id: NodeId) -> &str {
-        self.text.get(self.node(id).text.clone()).unwrap_or_default()
+        self.text
+            .get(self.node(id).text.clone())
+            .unwrap_or_default()
     }
 
     /// The first child with a meaning.
     #[must_use]
     pub fn child(&self, id: NodeId, term: Term) -> Option<NodeId> {
-        self.children(id).find(|child| self.term(*child) == Some(term))
+        self.children(id)
+            .find(|child| self.term(*child) == Some(term))
     }
 
     /// The value of the first child with a meaning.
@@ -238,7 +252,8 @@ impl Document {
         let old = self.node(id).text.clone();
         self.wipe(old.clone());
         let start = if text.len() <= old.len() {
-            self.text.replace_range(old.start..old.start + text.len(), text);
+            self.text
+                .replace_range(old.start..old.start + text.len(), text);
             old.start
         } else {
             self.make_room(text.len());
@@ -312,7 +327,12 @@ impl Document {
     }
 
     /// Recursion is as deep as the schema, which the reader of schemas bounds.
-    fn write_node<'k>(&self, id: NodeId, out: &mut Vec<u8>, keep: &mut impl FnMut(NodeId) -> Keep<'k>) {
+    fn write_node<'k>(
+        &self,
+        id: NodeId,
+        out: &mut Vec<u8>,
+        keep: &mut impl FnMut(NodeId) -> Keep<'k>,
+    ) {
         let kept = keep(id);
         if kept == Keep::Drop {
             return;
@@ -356,7 +376,8 @@ fn escape(text: &str, out: &mut Vec<u8>) {
 }
 
 fn number(index: usize) -> u32 {
-    u32::try_from(index).expect("a body is limited to far less than 4 GiB, and a node takes 7 bytes of it")
+    u32::try_from(index)
+        .expect("a body is limited to far less than 4 GiB, and a node takes 7 bytes of it")
 }
 
 impl Drop for Document {

@@ -3,9 +3,9 @@
 //! The built-in ones are in the binary. An operator's folder of the same name
 //! replaces schemas of an edition, and may add an edition, without a rebuild.
 
+use super::Term;
 use super::schema::{Certainty, MessageSchema, SchemaError};
 use super::xsd::{Compiled, compile};
-use super::Term;
 use rust_embed::RustEmbed;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -154,12 +154,19 @@ impl Folder {
     }
 
     fn add(&mut self, file: File) {
-        let name = file.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = file
+            .path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if name == DESCRIPTION {
             self.description = Some(file);
         } else if name == ELEMENTS {
             self.elements = Some(file);
-        } else if Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("xsd")) {
+        } else if Path::new(name)
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("xsd"))
+        {
             self.schemas.push(file);
         }
     }
@@ -167,7 +174,11 @@ impl Folder {
     fn edition(&self, name: &str) -> Result<Edition, SchemaError> {
         let Some(file) = &self.description else {
             let path = Path::new(name).join(DESCRIPTION);
-            return Err(SchemaError::new(path, 0, "the edition is not built in, so it needs this file"));
+            return Err(SchemaError::new(
+                path,
+                0,
+                "the edition is not built in, so it needs this file",
+            ));
         };
         let description = describe(file)?;
         let terms = terms(file, &description)?;
@@ -177,26 +188,48 @@ impl Folder {
         };
         let mut found: HashMap<usize, (Compiled, &File)> = HashMap::new();
         for file in self.schemas.iter().chain(&self.own) {
-            let roots: Vec<_> = description.message.iter().map(|message| message.root.as_str()).collect();
+            let roots: Vec<_> = description
+                .message
+                .iter()
+                .map(|message| message.root.as_str())
+                .collect();
             let (at, schema) = matched(file, &description, &roots)?;
             found.insert(at, (schema, file));
         }
         let mut messages = Vec::new();
         for (at, message) in description.message.iter().enumerate() {
             let (schema, _) = found.remove(&at).ok_or_else(|| {
-                SchemaError::new(&file.path, 0, format!("no schema for the message {}", message.name))
+                SchemaError::new(
+                    &file.path,
+                    0,
+                    format!("no schema for the message {}", message.name),
+                )
             })?;
-            messages.push(Arc::new(assemble(message, schema, &terms, &certainty, &description.lenient_codes)));
+            messages.push(Arc::new(assemble(
+                message,
+                schema,
+                &terms,
+                &certainty,
+                &description.lenient_codes,
+            )));
         }
-        Ok(Edition { name: name.to_owned(), messages, terms })
+        Ok(Edition {
+            name: name.to_owned(),
+            messages,
+            terms,
+        })
     }
 }
 
 fn built_in() -> BTreeMap<String, Folder> {
     let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
     for path in BuiltIn::iter() {
-        let Some((edition, _)) = path.split_once('/') else { continue };
-        let Some(file) = BuiltIn::get(&path) else { continue };
+        let Some((edition, _)) = path.split_once('/') else {
+            continue;
+        };
+        let Some(file) = BuiltIn::get(&path) else {
+            continue;
+        };
         folders.entry(edition.to_owned()).or_default().add(File {
             path: PathBuf::from(path.as_ref()),
             content: file.data.into_owned(),
@@ -213,7 +246,11 @@ fn operators(extra: &Path) -> Result<BTreeMap<String, Folder>, SchemaError> {
     let mut folders = BTreeMap::new();
     for entry in fs::read_dir(extra).map_err(unreadable(extra))? {
         let path = entry.map_err(unreadable(extra))?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+        let Some(name) = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(str::to_owned)
+        else {
             continue;
         };
         if !path.is_dir() {
@@ -279,14 +316,27 @@ fn below_root(path: &str) -> &str {
 }
 
 /// Reads a schema and finds the message that it is of.
-fn matched(file: &File, description: &Description, roots: &[&str]) -> Result<(usize, Compiled), SchemaError> {
+fn matched(
+    file: &File,
+    description: &Description,
+    roots: &[&str],
+) -> Result<(usize, Compiled), SchemaError> {
     let mut schema = compile(&file.path, &file.content, None);
     for root in roots {
         // Several global elements: one of them may be a root by its name.
-        schema = schema.or_else(|error| match compile(&file.path, &file.content, Some(root)) {
-            Ok(schema) if schema.elements.first().is_some_and(|element| element.tag == *root) => Ok(schema),
-            _ => Err(error),
-        });
+        schema = schema.or_else(
+            |error| match compile(&file.path, &file.content, Some(root)) {
+                Ok(schema)
+                    if schema
+                        .elements
+                        .first()
+                        .is_some_and(|element| element.tag == *root) =>
+                {
+                    Ok(schema)
+                }
+                _ => Err(error),
+            },
+        );
     }
     let schema = schema?;
     let root = schema.elements.first().map(|element| element.tag.clone());
@@ -297,7 +347,11 @@ fn matched(file: &File, description: &Description, roots: &[&str]) -> Result<(us
         .or_else(|| of(&|message| Some(&message.code) == code.as_ref()));
     match at {
         Some(at) => Ok((at, schema)),
-        None => Err(SchemaError::new(&file.path, 0, "is of no message that edition.toml names")),
+        None => Err(SchemaError::new(
+            &file.path,
+            0,
+            "is of no message that edition.toml names",
+        )),
     }
 }
 
@@ -337,7 +391,10 @@ fn assemble(
     }
     MessageSchema {
         name: message.name.clone(),
-        root: elements.first().map(|root| root.tag.clone()).unwrap_or_default(),
+        root: elements
+            .first()
+            .map(|root| root.tag.clone())
+            .unwrap_or_default(),
         namespace: schema.namespace,
         code,
         version,
@@ -349,5 +406,6 @@ fn assemble(
 
 /// Whether a path ends with whole tags.
 fn ends_with(path: &str, end: &str) -> bool {
-    path.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    path.strip_suffix(end)
+        .is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }

@@ -63,11 +63,16 @@ impl Findings {
 
     /// Takes back "missing" of an element that turned up in the wrong place.
     pub fn retract_missing(&mut self, path: &str, tag: &str, since: Mark) {
-        let found = self.list.iter().enumerate().skip(since.length).find(|(_, finding)| {
-            finding.code == Code::ElementMissing
-                && finding.path == path
-                && finding.expected.as_deref() == Some(tag)
-        });
+        let found = self
+            .list
+            .iter()
+            .enumerate()
+            .skip(since.length)
+            .find(|(_, finding)| {
+                finding.code == Code::ElementMissing
+                    && finding.path == path
+                    && finding.expected.as_deref() == Some(tag)
+            });
         if let Some((at, _)) = found {
             self.list.remove(at);
             self.offsets.remove(at);

@@ -8,12 +8,20 @@ use std::sync::Arc;
 /// Finds the message from the beginning of a document: on receipt by the
 /// code in its header, else by the tag of its root. The header wins, because
 /// some senders name the root otherwise.
-pub(super) fn identify<'e>(edition: &'e Edition, head: &[u8], mode: Mode<'_>) -> Option<&'e Arc<MessageSchema>> {
+pub(super) fn identify<'e>(
+    edition: &'e Edition,
+    head: &[u8],
+    mode: Mode<'_>,
+) -> Option<&'e Arc<MessageSchema>> {
     let header = Header::read(edition, head);
-    let by_root = header.root.and_then(|root| {
-        edition.messages().find(|message| message.root == root)
-    });
-    let by_code = || header.code.and_then(|code| edition.message_by_code(code.trim()));
+    let by_root = header
+        .root
+        .and_then(|root| edition.messages().find(|message| message.root == root));
+    let by_code = || {
+        header
+            .code
+            .and_then(|code| edition.message_by_code(code.trim()))
+    };
     match mode {
         Mode::SchemaOnly => by_root.or_else(by_code),
         Mode::Tolerant(_) => by_code().or(by_root),
@@ -42,7 +50,10 @@ impl Header {
                     match depth {
                         1 => found.root = Some(start.local().to_owned()),
                         2 => in_header = edition.has_term(start.local(), Term::Header),
-                        3 => in_code = in_header && edition.has_term(start.local(), Term::MessageCode),
+                        3 => {
+                            in_code =
+                                in_header && edition.has_term(start.local(), Term::MessageCode);
+                        }
                         _ => {}
                     }
                     if in_code {

@@ -13,6 +13,7 @@ pub mod command;
 mod document;
 mod edition;
 mod findings;
+mod frame;
 mod identify;
 mod lexical;
 mod pass;

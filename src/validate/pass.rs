@@ -2,13 +2,16 @@
 
 use super::document::Document;
 use super::findings::Findings;
+use super::frame::Header;
 use super::identify::identify;
 use super::schema::MessageSchema;
 use super::types::{Builtin, SimpleType};
-use super::walk::{Header, Walk};
+use super::walk::Walk;
 use super::{Edition, Mode, Tolerance};
 use crate::domain::{Code, Finding, Severity};
-use crate::parse::{self, Attribute, EVENT_BYTES, Event, Instructions, NamespaceId, ParseError, Reader};
+use crate::parse::{
+    self, Attribute, EVENT_BYTES, Event, Instructions, NamespaceId, ParseError, Reader,
+};
 use std::fmt;
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -126,9 +129,15 @@ pub fn validate(edition: &Edition, input: impl BufRead, mode: Mode<'_>) -> io::R
 /// # Errors
 ///
 /// [`Rejected`] when there is a finding of severity error.
+///
+/// # Panics
+///
+/// Never: a slice does not fail to be read.
 pub fn read(edition: &Edition, body: &[u8], tolerance: &Tolerance) -> Result<Read, Box<Rejected>> {
     let mode = Mode::Tolerant(tolerance);
-    let head = body.get(..body.len().min(parse::HEAD_BYTES)).unwrap_or(body);
+    let head = body
+        .get(..body.len().min(parse::HEAD_BYTES))
+        .unwrap_or(body);
     let message = identify(edition, head, mode);
     let document = message.map(|message| Document::new(Arc::clone(message), body.len()));
     let passed = pass(message, head, body, mode, document);
@@ -139,11 +148,18 @@ pub fn read(edition: &Edition, body: &[u8], tolerance: &Tolerance) -> Result<Rea
     // A slice does not fail; without places the findings still stand.
     let _ = verdict.locate(body);
     match document {
-        Some(document) if verdict.is_valid() => Ok(Read { document, findings: verdict.findings }),
+        Some(document) if verdict.is_valid() => Ok(Read {
+            document,
+            findings: verdict.findings,
+        }),
         document => Err(Box::new(Rejected {
             findings: verdict.findings,
             partial: document.filter(|document| !document.is_empty()),
-            kind: if verdict.refused { RejectKind::Malformed } else { RejectKind::Invalid },
+            kind: if verdict.refused {
+                RejectKind::Malformed
+            } else {
+                RejectKind::Invalid
+            },
             message: verdict.message,
             header,
         })),
@@ -151,7 +167,9 @@ pub fn read(edition: &Edition, body: &[u8], tolerance: &Tolerance) -> Result<Rea
 }
 
 fn has_error(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.severity == Severity::Error)
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
 }
 
 /// What a pass leaves.
@@ -171,7 +189,8 @@ impl Passed {
             Err(ParseError::Io(cause)) => Err(cause),
             Err(ParseError::Refused(refusal)) => {
                 self.refused = true;
-                self.findings.refuse(Finding::new(refusal.code), refusal.offset);
+                self.findings
+                    .refuse(Finding::new(refusal.code), refusal.offset);
                 Ok(self)
             }
         }
@@ -179,7 +198,12 @@ impl Passed {
 
     fn verdict(self, message: Option<&Arc<MessageSchema>>) -> Verdict {
         let (findings, offsets) = self.findings.finish();
-        Verdict { message: message.cloned(), findings, refused: self.refused, offsets }
+        Verdict {
+            message: message.cloned(),
+            findings,
+            refused: self.refused,
+            offsets,
+        }
     }
 }
 
@@ -204,8 +228,19 @@ fn pass(
     };
     let mut walk = Walk::new(schema, mode, document);
     let outcome = run(&mut walk, &mut reader);
-    let Walk { findings, header, document, .. } = walk;
-    Passed { findings, refused: false, header, document }.stopped(outcome)
+    let Walk {
+        findings,
+        header,
+        document,
+        ..
+    } = walk;
+    Passed {
+        findings,
+        refused: false,
+        header,
+        document,
+    }
+    .stopped(outcome)
 }
 
 /// A document that is no message of the edition is still read to its end: it
@@ -226,7 +261,13 @@ fn unknown<R: BufRead>(reader: &mut Reader<R>) -> (Passed, Result<(), ParseError
     if let Some(offset) = root {
         findings.push(Finding::new(Code::MessageUnknown), offset);
     }
-    (Passed { findings, ..Passed::default() }, outcome)
+    (
+        Passed {
+            findings,
+            ..Passed::default()
+        },
+        outcome,
+    )
 }
 
 fn run<R: BufRead>(walk: &mut Walk<'_>, reader: &mut Reader<R>) -> Result<(), ParseError> {
@@ -245,7 +286,11 @@ fn run<R: BufRead>(walk: &mut Walk<'_>, reader: &mut Reader<R>) -> Result<(), Pa
                 // Rare, and judged when the event has given the reader back.
                 let root = (!inside).then(|| (start.local().to_owned(), start.namespace));
                 let judged = known || !inside;
-                let attributes = if judged { start.attributes.to_vec() } else { Vec::new() };
+                let attributes = if judged {
+                    start.attributes.to_vec()
+                } else {
+                    Vec::new()
+                };
                 if let Some((tag, namespace)) = root {
                     let uri = namespace.and_then(|id| reader.uri(id)).unwrap_or("");
                     walk.judge_root(&tag, namespace, uri, offset);
@@ -266,7 +311,10 @@ fn within(fits: bool, offset: u64) -> Result<(), ParseError> {
     if fits {
         return Ok(());
     }
-    Err(ParseError::Refused(parse::Refusal { code: Code::LimitExceeded, offset }))
+    Err(ParseError::Refused(parse::Refusal {
+        code: Code::LimitExceeded,
+        offset,
+    }))
 }
 
 /// The standard has no attributes. Those that XML Schema itself allows on
@@ -298,15 +346,21 @@ fn substitute<R: BufRead>(
     name: &str,
 ) -> Result<Option<SimpleType>, NotDerived> {
     let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-    let uri = reader.namespace(prefix).map(|id| reader.uri(id).unwrap_or(""));
-    let element = walk.open_element().map(|id| walk.schema.element(id)).ok_or(NotDerived)?;
+    let uri = reader
+        .namespace(prefix)
+        .map(|id| reader.uri(id).unwrap_or(""));
+    let element = walk
+        .open_element()
+        .map(|id| walk.schema.element(id))
+        .ok_or(NotDerived)?;
     // A type that is written out within its element has no name, so that
     // nothing can be derived from it.
     let declared = element.type_name.as_deref().ok_or(NotDerived)?;
     let (name, other) = match uri {
-        Some("http://www.w3.org/2001/XMLSchema") => {
-            (format!("{{xsd}}{local}"), Builtin::named(local).map(SimpleType::builtin))
-        }
+        Some("http://www.w3.org/2001/XMLSchema") => (
+            format!("{{xsd}}{local}"),
+            Builtin::named(local).map(SimpleType::builtin),
+        ),
         Some(uri) if uri == walk.schema.namespace => {
             let name = format!("{{tns}}{local}");
             let other = walk.schema.types.get(&name).cloned();

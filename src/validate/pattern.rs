@@ -131,7 +131,21 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_an_error() {
-        for bad in [r"\i", r"\c", r"\p{L}", r"\w", "[a-z-[aeiou]]", "(?i)a", "a*?", r"\", "[a", "[]", "[[a]]", "a{2}{3}", r"\b"] {
+        for bad in [
+            r"\i",
+            r"\c",
+            r"\p{L}",
+            r"\w",
+            "[a-z-[aeiou]]",
+            "(?i)a",
+            "a*?",
+            r"\",
+            "[a",
+            "[]",
+            "[[a]]",
+            "a{2}{3}",
+            r"\b",
+        ] {
             assert!(compile(bad).is_err(), "{bad}");
         }
     }

@@ -1,7 +1,7 @@
 //! The schema of one message as a table.
 
-use super::types::Builtin;
 use super::Term;
+use super::types::Builtin;
 use super::types::SimpleType;
 use std::collections::HashMap;
 use std::fmt;
@@ -111,13 +111,18 @@ impl Element {
     #[must_use]
     pub fn is_date_or_time(&self) -> bool {
         let base = self.leaf.as_ref().map(|leaf| leaf.base);
-        matches!(base, Some(Builtin::Date | Builtin::Time | Builtin::DateTime))
+        matches!(
+            base,
+            Some(Builtin::Date | Builtin::Time | Builtin::DateTime)
+        )
     }
 
     /// True for free text: no number, date or code of a list.
     #[must_use]
     pub fn is_text(&self) -> bool {
-        self.leaf.as_ref().is_some_and(|leaf| leaf.base.is_text() && leaf.codes.is_empty())
+        self.leaf
+            .as_ref()
+            .is_some_and(|leaf| leaf.base.is_text() && leaf.codes.is_empty())
     }
 }
 
@@ -151,7 +156,10 @@ impl MessageSchema {
     #[must_use]
     #[inline]
     pub fn element(&self, id: ElementId) -> &Element {
-        #[expect(clippy::indexing_slicing, reason = "numbers come from the schema itself")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "numbers come from the schema itself"
+        )]
         &self.elements[id]
     }
 

@@ -78,7 +78,12 @@ impl Builtin {
             Self::Integer => Some(Self::Decimal),
             Self::NonNegativeInteger => Some(Self::Integer),
             Self::PositiveInteger => Some(Self::NonNegativeInteger),
-            Self::String | Self::Date | Self::Time | Self::DateTime | Self::Decimal | Self::Boolean => None,
+            Self::String
+            | Self::Date
+            | Self::Time
+            | Self::DateTime
+            | Self::Decimal
+            | Self::Boolean => None,
         }
     }
 
@@ -86,8 +91,15 @@ impl Builtin {
         match self {
             Self::String => WhiteSpace::Preserve,
             Self::NormalizedString => WhiteSpace::Replace,
-            Self::Token | Self::Date | Self::Time | Self::DateTime | Self::Decimal | Self::Integer
-            | Self::NonNegativeInteger | Self::PositiveInteger | Self::Boolean => WhiteSpace::Collapse,
+            Self::Token
+            | Self::Date
+            | Self::Time
+            | Self::DateTime
+            | Self::Decimal
+            | Self::Integer
+            | Self::NonNegativeInteger
+            | Self::PositiveInteger
+            | Self::Boolean => WhiteSpace::Collapse,
         }
     }
 
@@ -108,8 +120,13 @@ impl Builtin {
             Self::PositiveInteger => {
                 Decimal::parse_integer(text).filter(|n| !n.is_negative() && !n.is_zero())
             }
-            Self::String | Self::NormalizedString | Self::Token | Self::Date | Self::Time
-            | Self::DateTime | Self::Boolean => None,
+            Self::String
+            | Self::NormalizedString
+            | Self::Token
+            | Self::Date
+            | Self::Time
+            | Self::DateTime
+            | Self::Boolean => None,
         }
     }
 }
@@ -131,13 +148,14 @@ impl WhiteSpace {
     pub fn apply(self, text: &str) -> Cow<'_, str> {
         let other = |c: char| matches!(c, '\t' | '\n' | '\r');
         match self {
-            Self::Preserve => Cow::Borrowed(text),
             Self::Replace if text.contains(other) => Cow::Owned(text.replace(other, " ")),
-            Self::Replace => Cow::Borrowed(text),
+            Self::Preserve | Self::Replace => Cow::Borrowed(text),
             Self::Collapse => {
                 let text = trim(text);
                 if text.contains(other) || text.contains("  ") {
-                    let words = text.split([' ', '\t', '\n', '\r']).filter(|word| !word.is_empty());
+                    let words = text
+                        .split([' ', '\t', '\n', '\r'])
+                        .filter(|word| !word.is_empty());
                     Cow::Owned(words.collect::<Vec<_>>().join(" "))
                 } else {
                     Cow::Borrowed(text)
@@ -241,11 +259,16 @@ impl SimpleType {
             Builtin::Time => is_time(raw, rules),
             Builtin::DateTime => is_date_time(raw, rules),
             Builtin::Boolean => matches!(value, "true" | "false" | "1" | "0"),
-            Builtin::Decimal | Builtin::Integer | Builtin::NonNegativeInteger | Builtin::PositiveInteger => {
-                self.base.decimal(value).is_some()
-            }
+            Builtin::Decimal
+            | Builtin::Integer
+            | Builtin::NonNegativeInteger
+            | Builtin::PositiveInteger => self.base.decimal(value).is_some(),
         };
-        if fine { Ok(()) } else { Err(Fault::Form(self.base)) }
+        if fine {
+            Ok(())
+        } else {
+            Err(Fault::Form(self.base))
+        }
     }
 
     fn check_length(&self, value: &str) -> Result<(), Fault<'_>> {
@@ -297,7 +320,11 @@ impl SimpleType {
             return true;
         }
         let number = self.base.decimal(value);
-        number.is_some() && self.codes.iter().any(|code| self.base.decimal(code) == number)
+        number.is_some()
+            && self
+                .codes
+                .iter()
+                .any(|code| self.base.decimal(code) == number)
     }
 }
 
@@ -322,9 +349,10 @@ impl Fault<'_> {
     pub fn code(&self) -> Code {
         match self {
             Self::Form(_) => Code::ValueType,
-            Self::TooLong(_) | Self::TooShort(_) | Self::TotalDigits(_) | Self::FractionDigits(_) => {
-                Code::ValueLength
-            }
+            Self::TooLong(_)
+            | Self::TooShort(_)
+            | Self::TotalDigits(_)
+            | Self::FractionDigits(_) => Code::ValueLength,
             Self::Range(_) => Code::ValueRange,
             Self::Pattern => Code::ValuePattern,
             Self::Codes(_) => Code::ValueCode,
@@ -340,13 +368,25 @@ impl Fault<'_> {
             Self::TotalDigits(most) => format!("totalDigits {most}"),
             Self::FractionDigits(most) => format!("fractionDigits {most}"),
             Self::Range(bound) => {
-                let kind = if bound.inclusive { "inclusive" } else { "exclusive" };
+                let kind = if bound.inclusive {
+                    "inclusive"
+                } else {
+                    "exclusive"
+                };
                 format!("limit {} {kind}", bound.value)
             }
             Self::Pattern => return None,
             Self::Codes(codes) => {
-                let listed: Vec<_> = codes.iter().take(LISTED_CODES).map(String::as_str).collect();
-                let more = if codes.len() > LISTED_CODES { ", …" } else { "" };
+                let listed: Vec<_> = codes
+                    .iter()
+                    .take(LISTED_CODES)
+                    .map(String::as_str)
+                    .collect();
+                let more = if codes.len() > LISTED_CODES {
+                    ", …"
+                } else {
+                    ""
+                };
                 format!("{}{more}", listed.join(", "))
             }
         })

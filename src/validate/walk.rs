@@ -6,6 +6,7 @@
 
 use super::document::Document;
 use super::findings::{Findings, Mark};
+use super::frame::{Count, Frame, Header, Place};
 use super::lexical::Rules;
 use super::schema::{ElementId, MessageSchema};
 use super::types::{Fault, SimpleType};
@@ -15,51 +16,6 @@ use crate::parse::{EVENT_BYTES, NamespaceId};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-/// How often a particle occurred.
-#[derive(Clone, Copy, Default)]
-struct Count {
-    /// In the message as written.
-    seen: u32,
-    /// Of those, not treated as absent.
-    kept: u32,
-}
-
-/// An open element.
-struct Frame {
-    element: ElementId,
-    /// Place among equal siblings, from 1.
-    position: u32,
-    /// Its particle in the sequence of its parent.
-    particle: usize,
-    /// The cursor of the parent before this element.
-    parent_cursor: usize,
-    /// The particle that comes next.
-    cursor: usize,
-    /// Where the counts of its particles begin.
-    counts: usize,
-    /// Children that the schema does not know.
-    unknown: u32,
-    /// Something within it is not empty.
-    filled: bool,
-    /// Text between its elements was reported.
-    text_reported: bool,
-    /// A leaf with elements in it: its value means nothing.
-    broken: bool,
-    offset: u64,
-    mark: Mark,
-    /// Nodes of the document before this one.
-    nodes: usize,
-    /// The type that `xsi:type` put in place of the declared one.
-    substitute: Option<SimpleType>,
-}
-
-/// What a message says about itself before it may turn out to be invalid.
-#[derive(Default)]
-pub(super) struct Header {
-    pub berrefnr: Option<Zeroizing<String>>,
-    pub receipt_wanted: Option<bool>,
-}
 
 /// The state of a pass.
 pub(super) struct Walk<'a> {
@@ -101,7 +57,10 @@ impl<'a> Walk<'a> {
     /// Bytes that events within the open element may take.
     #[inline]
     pub fn allowance(&self) -> usize {
-        let open = self.frames.last().map(|frame| self.schema.element(frame.element));
+        let open = self
+            .frames
+            .last()
+            .map(|frame| self.schema.element(frame.element));
         match open.and_then(|element| element.leaf.as_ref()) {
             Some(leaf) if leaf.is_unlimited() => self.long_text,
             _ => EVENT_BYTES,
@@ -109,18 +68,35 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds a finding about an element or its parent.
-    pub(super) fn report(&mut self, code: Code, severity: Severity, place: Place, expected: Option<String>) {
-        let severity = match self.tolerance.and_then(|tolerance| tolerance.severity.get(&code)) {
+    pub(super) fn report(
+        &mut self,
+        code: Code,
+        severity: Severity,
+        place: Place,
+        expected: Option<String>,
+    ) {
+        let severity = match self
+            .tolerance
+            .and_then(|tolerance| tolerance.severity.get(&code))
+        {
             Some(None) => return,
             Some(Some(severity)) => *severity,
             None => severity,
         };
         let (path, offset) = match place {
-            Place::Open => (self.path(""), self.frames.last().map_or(0, |frame| frame.offset)),
+            Place::Open => (
+                self.path(""),
+                self.frames.last().map_or(0, |frame| frame.offset),
+            ),
             Place::Within(offset) => (self.path(""), offset),
             Place::Unknown(offset) => (self.unknown_path(), offset),
         };
-        let finding = Finding { severity, path, expected, ..Finding::new(code) };
+        let finding = Finding {
+            severity,
+            path,
+            expected,
+            ..Finding::new(code)
+        };
         self.findings.push(finding, offset);
     }
 
@@ -162,30 +138,65 @@ impl<'a> Walk<'a> {
     /// The root element begins: judges its tag and its namespace, in which
     /// every other element then has to be. A prefix that is not bound is in
     /// no namespace that an element could share.
-    pub fn judge_root(&mut self, tag: &str, namespace: Option<NamespaceId>, uri: &str, offset: u64) {
+    pub fn judge_root(
+        &mut self,
+        tag: &str,
+        namespace: Option<NamespaceId>,
+        uri: &str,
+        offset: u64,
+    ) {
         let known = namespace.is_some();
         self.namespace = namespace.unwrap_or(NamespaceId::NONE);
         let mark = self.findings.mark();
         self.open(0, 1, 0, 0, offset, mark);
         let (alias, nameless) = self.tolerance.map_or((false, false), |tolerance| {
-            (tolerance.root_aliases.iter().any(|alias| alias == tag), tolerance.missing_namespace)
+            (
+                tolerance.root_aliases.iter().any(|alias| alias == tag),
+                tolerance.missing_namespace,
+            )
         });
         if tag != self.schema.root {
-            let severity = if alias { Severity::Warning } else { Severity::Error };
-            self.report(Code::RootUnexpected, severity, Place::Open, Some(self.schema.root.clone()));
+            let severity = if alias {
+                Severity::Warning
+            } else {
+                Severity::Error
+            };
+            self.report(
+                Code::RootUnexpected,
+                severity,
+                Place::Open,
+                Some(self.schema.root.clone()),
+            );
         }
         if uri != self.schema.namespace || !known {
             let fine = self.tolerance.is_some() && (!uri.is_empty() || nameless);
-            let severity = if fine { Severity::Warning } else { Severity::Error };
-            self.report(Code::NamespaceUnexpected, severity, Place::Open, Some(self.schema.namespace.clone()));
+            let severity = if fine {
+                Severity::Warning
+            } else {
+                Severity::Error
+            };
+            self.report(
+                Code::NamespaceUnexpected,
+                severity,
+                Place::Open,
+                Some(self.schema.namespace.clone()),
+            );
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call makes one frame")]
-    fn open(&mut self, element: ElementId, position: u32, particle: usize, parent_cursor: usize, offset: u64, mark: Mark) {
+    fn open(
+        &mut self,
+        element: ElementId,
+        position: u32,
+        particle: usize,
+        parent_cursor: usize,
+        offset: u64,
+        mark: Mark,
+    ) {
         let declared = self.schema.element(element);
         let counts = self.counts.len();
-        self.counts.resize(counts + declared.children.len(), Count::default());
+        self.counts
+            .resize(counts + declared.children.len(), Count::default());
         let nodes = match &mut self.document {
             Some(document) => document.open(element, position, offset),
             None => 0,
@@ -223,7 +234,11 @@ impl<'a> Walk<'a> {
             return false;
         };
         let (element, cursor) = (parent.element, parent.cursor);
-        let known = if namespace == Some(self.namespace) { self.find(local) } else { None };
+        let known = if namespace == Some(self.namespace) {
+            self.find(local)
+        } else {
+            None
+        };
         let Some(particle) = known else {
             self.unknown(offset);
             return false;
@@ -261,19 +276,29 @@ impl<'a> Walk<'a> {
         for (particle, child) in children.iter().enumerate().skip(parent.cursor) {
             let child = self.schema.element(*child);
             if child.tag == local {
-                if child.max.is_none_or(|max| counts.get(particle).is_some_and(|count| count.kept < max)) {
+                if child
+                    .max
+                    .is_none_or(|max| counts.get(particle).is_some_and(|count| count.kept < max))
+                {
                     return Some(particle);
                 }
                 full.get_or_insert(particle);
             }
         }
-        let before = || children.iter().take(parent.cursor).position(|child| self.schema.element(*child).tag == local);
+        let before = || {
+            children
+                .iter()
+                .take(parent.cursor)
+                .position(|child| self.schema.element(*child).tag == local)
+        };
         full.or_else(before)
     }
 
     /// Moves the cursor of the open element to a later particle.
     fn advance(&mut self, particle: usize, offset: u64) {
-        let Some(parent) = self.frames.last_mut() else { return };
+        let Some(parent) = self.frames.last_mut() else {
+            return;
+        };
         let (from, counts, element) = (parent.cursor, parent.counts, parent.element);
         parent.cursor = particle;
         for skipped in from..particle {
@@ -284,9 +309,16 @@ impl<'a> Walk<'a> {
     /// Reports a particle that occurred too seldom.
     fn require(&mut self, element: ElementId, counts: usize, particle: usize, place: Place) {
         let schema = self.schema;
-        let child = schema.element(element).children.get(particle).map(|id| schema.element(*id));
+        let child = schema
+            .element(element)
+            .children
+            .get(particle)
+            .map(|id| schema.element(*id));
         let Some(child) = child else { return };
-        let kept = self.counts.get(counts + particle).map_or(0, |count| count.kept);
+        let kept = self
+            .counts
+            .get(counts + particle)
+            .map_or(0, |count| count.kept);
         if kept < child.min {
             self.fault(Code::ElementMissing, place, Some(child.tag.clone()));
         }
@@ -298,10 +330,18 @@ impl<'a> Walk<'a> {
         if let Some(max) = child.max
             && kept > max
         {
-            self.fault(Code::ElementRepeated, Place::Open, Some(format!("at most {max}")));
+            self.fault(
+                Code::ElementRepeated,
+                Place::Open,
+                Some(format!("at most {max}")),
+            );
             return;
         }
-        let parent = self.frames.len().checked_sub(2).and_then(|at| self.frames.get(at));
+        let parent = self
+            .frames
+            .len()
+            .checked_sub(2)
+            .and_then(|at| self.frames.get(at));
         let since = parent.map(|frame| frame.mark).unwrap_or_default();
         let path = self.path("");
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
@@ -330,7 +370,7 @@ impl<'a> Walk<'a> {
     /// The declared type of the open element gives way to another.
     pub fn substitute(&mut self, other: SimpleType) {
         if let Some(frame) = self.frames.last_mut() {
-            frame.substitute = Some(other);
+            frame.substitute = Some(Box::new(other));
         }
     }
 
@@ -350,14 +390,20 @@ impl<'a> Walk<'a> {
         };
         let element = self.schema.element(frame.element);
         if let Some(leaf) = &element.leaf {
-            let most = if leaf.is_unlimited() { self.long_text } else { EVENT_BYTES };
+            let most = if leaf.is_unlimited() {
+                self.long_text
+            } else {
+                EVENT_BYTES
+            };
             if self.value.len() + text.len() > most {
                 return false;
             }
             self.value.push_str(text);
             return true;
         }
-        let blank = text.bytes().all(|byte| matches!(byte, b' ' | b'\n' | b'\t' | b'\r'));
+        let blank = text
+            .bytes()
+            .all(|byte| matches!(byte, b' ' | b'\n' | b'\t' | b'\r'));
         // libxml2 takes no CDATA between elements, not even an empty one.
         let fine = blank && !(cdata && self.tolerance.is_none());
         if !fine && !frame.text_reported {
@@ -374,13 +420,17 @@ impl<'a> Walk<'a> {
             self.skipped -= 1;
             return;
         }
-        let Some(frame) = self.frames.last() else { return };
+        let Some(frame) = self.frames.last() else {
+            return;
+        };
         let element = self.schema.element(frame.element);
         let present = match &element.leaf {
             Some(leaf) => self.end_leaf(leaf, element.term),
             None => self.end_group(offset),
         };
-        let Some(frame) = self.frames.pop() else { return };
+        let Some(frame) = self.frames.pop() else {
+            return;
+        };
         self.counts.truncate(frame.counts);
         if let Some(document) = &mut self.document {
             if present {
@@ -411,18 +461,26 @@ impl<'a> Walk<'a> {
 
     /// Whether the open element may be left out.
     fn optional(&self) -> bool {
-        if !self.tolerance.is_some_and(|tolerance| tolerance.empty_is_absent) {
+        if !self
+            .tolerance
+            .is_some_and(|tolerance| tolerance.empty_is_absent)
+        {
             return false;
         }
         let [.., parent, frame] = self.frames.as_slice() else {
             return false;
         };
-        let kept = self.counts.get(parent.counts + frame.particle).map_or(0, |count| count.kept);
+        let kept = self
+            .counts
+            .get(parent.counts + frame.particle)
+            .map_or(0, |count| count.kept);
         kept > self.schema.element(frame.element).min
     }
 
     fn end_group(&mut self, offset: u64) -> bool {
-        let Some(frame) = self.frames.last() else { return true };
+        let Some(frame) = self.frames.last() else {
+            return true;
+        };
         let (cursor, counts, element) = (frame.cursor, frame.counts, frame.element);
         if !frame.filled && self.optional() {
             return false;
@@ -435,16 +493,24 @@ impl<'a> Walk<'a> {
 
     fn end_leaf(&mut self, declared: &SimpleType, term: Option<Term>) -> bool {
         let optional = self.optional();
-        let Some(frame) = self.frames.last_mut() else { return true };
+        let Some(frame) = self.frames.last_mut() else {
+            return true;
+        };
         let substitute = frame.substitute.take();
-        let leaf = substitute.as_ref().unwrap_or(declared);
+        let leaf = substitute.as_deref().unwrap_or(declared);
         let raw = std::mem::take(&mut self.value);
         let value = leaf.white_space.apply(&raw);
-        let blank = value.bytes().all(|byte| matches!(byte, b' ' | b'\n' | b'\t' | b'\r'));
+        let blank = value
+            .bytes()
+            .all(|byte| matches!(byte, b' ' | b'\n' | b'\t' | b'\r'));
         frame.filled |= !blank;
         let present = !(blank && !frame.filled && optional);
         if present && !frame.broken {
-            let rules = if self.tolerance.is_some() { Rules::Recommendation } else { Rules::Libxml2 };
+            let rules = if self.tolerance.is_some() {
+                Rules::Recommendation
+            } else {
+                Rules::Libxml2
+            };
             if let Err(fault) = leaf.check(&value, &raw, rules) {
                 self.bad_value(&fault, &value, term);
             }
@@ -462,13 +528,23 @@ impl<'a> Walk<'a> {
         if let (Some(tolerance), Fault::Codes(_)) = (self.tolerance, fault) {
             if term == Some(Term::MessageVersion) {
                 if !tolerance.versions.iter().any(|version| version == value) {
-                    self.report(Code::VersionUnexpected, Severity::Warning, Place::Open, fault.expected());
+                    self.report(
+                        Code::VersionUnexpected,
+                        Severity::Warning,
+                        Place::Open,
+                        fault.expected(),
+                    );
                 }
                 return;
             }
             let open = self.open_element().map(|id| self.schema.element(id));
             if open.is_some_and(|element| element.lenient) {
-                self.report(Code::CodeUnknown, Severity::Warning, Place::Open, fault.expected());
+                self.report(
+                    Code::CodeUnknown,
+                    Severity::Warning,
+                    Place::Open,
+                    fault.expected(),
+                );
                 return;
             }
         }
@@ -484,15 +560,4 @@ impl<'a> Walk<'a> {
             _ => {}
         }
     }
-}
-
-/// The place of a finding.
-#[derive(Clone, Copy)]
-pub(super) enum Place {
-    /// The open element.
-    Open,
-    /// Somewhere within the open element, at this offset.
-    Within(u64),
-    /// A child of the open element that the schema does not know.
-    Unknown(u64),
 }

@@ -77,7 +77,11 @@ impl<'a> Builder<'a> {
                 "element" => self.globals.insert(name, node).is_some(),
                 "complexType" => self.complex.insert(name, node).is_some(),
                 "simpleType" => self.named.declare(name, node),
-                tag => return Err(self.error(node, format!("xsd:{tag} in xsd:schema is not supported"))),
+                tag => {
+                    return Err(
+                        self.error(node, format!("xsd:{tag} in xsd:schema is not supported"))
+                    );
+                }
             };
             if twice {
                 return Err(self.error(node, "a name is declared twice"));
@@ -120,19 +124,37 @@ impl<'a> Builder<'a> {
         }
         node.only(
             self.file,
-            &["name", "ref", "type", "minOccurs", "maxOccurs", "nillable", "form", "abstract", "id"],
+            &[
+                "name",
+                "ref",
+                "type",
+                "minOccurs",
+                "maxOccurs",
+                "nillable",
+                "form",
+                "abstract",
+                "id",
+            ],
         )?;
         node.fixed(self.file, "nillable", "false")?;
         node.fixed(self.file, "abstract", "false")?;
         node.fixed(self.file, "form", "qualified")?;
-        let (min, max) = if global { (1, Some(1)) } else { self.occurrence(node)? };
+        let (min, max) = if global {
+            (1, Some(1))
+        } else {
+            self.occurrence(node)?
+        };
         if let Some(reference) = node.attribute("ref") {
             return self.reference(node, reference, (min, max), parent, open);
         }
         let tag = node
             .attribute("name")
             .ok_or_else(|| self.error(node, "xsd:element without name or ref"))?;
-        let path = if parent.is_empty() { tag.to_owned() } else { format!("{parent}/{tag}") };
+        let path = if parent.is_empty() {
+            tag.to_owned()
+        } else {
+            format!("{parent}/{tag}")
+        };
         let id = self.elements.len();
         self.elements.push(Element {
             tag: tag.to_owned(),
@@ -213,7 +235,10 @@ impl<'a> Builder<'a> {
         }
         if let Some(complex) = self.complex.get(name).copied() {
             if open.contains(&name) {
-                return Err(self.error(node, "an xsd:complexType that holds itself is not supported"));
+                return Err(self.error(
+                    node,
+                    "an xsd:complexType that holds itself is not supported",
+                ));
             }
             open.push(name);
             self.group(complex, id, path, open)?;
@@ -221,9 +246,12 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let builtin = name.strip_prefix("{xsd}").and_then(Builtin::named);
-        let leaf = builtin
-            .map(SimpleType::builtin)
-            .ok_or_else(|| self.error(node, "type names a type that is not supported or not declared"))?;
+        let leaf = builtin.map(SimpleType::builtin).ok_or_else(|| {
+            self.error(
+                node,
+                "type names a type that is not supported or not declared",
+            )
+        })?;
         self.set_leaf(id, leaf);
         Ok(())
     }
@@ -246,19 +274,30 @@ impl<'a> Builder<'a> {
         node.fixed(self.file, "abstract", "false")?;
         let [sequence] = node.children.as_slice() else {
             return Err(match node.children.get(1) {
-                Some(second) => self.error(second, format!("xsd:{} is not supported here", second.tag)),
-                None => self.error(node, "an xsd:complexType without xsd:sequence is not supported"),
+                Some(second) => {
+                    self.error(second, format!("xsd:{} is not supported here", second.tag))
+                }
+                None => self.error(
+                    node,
+                    "an xsd:complexType without xsd:sequence is not supported",
+                ),
             });
         };
         if sequence.tag != "sequence" {
-            return Err(self.error(sequence, format!("xsd:{} is not supported here", sequence.tag)));
+            return Err(self.error(
+                sequence,
+                format!("xsd:{} is not supported here", sequence.tag),
+            ));
         }
         sequence.only(self.file, &["minOccurs", "maxOccurs", "id"])?;
         sequence.fixed(self.file, "minOccurs", "1")?;
         sequence.fixed(self.file, "maxOccurs", "1")?;
         for child in &sequence.children {
             if child.tag != "element" {
-                return Err(self.error(child, format!("xsd:{} in xsd:sequence is not supported", child.tag)));
+                return Err(self.error(
+                    child,
+                    format!("xsd:{} in xsd:sequence is not supported", child.tag),
+                ));
             }
             let child = self.element(child, path, false, open)?;
             if let Some(element) = self.elements.get_mut(id) {
@@ -292,10 +331,19 @@ impl<'a> Builder<'a> {
     fn deterministic(&self, line: u64) -> Result<(), SchemaError> {
         for group in &self.elements {
             for (at, id) in group.children.iter().enumerate() {
-                let Some(one) = self.elements.get(*id).filter(|one| one.max != Some(one.min)) else {
+                let Some(one) = self
+                    .elements
+                    .get(*id)
+                    .filter(|one| one.max != Some(one.min))
+                else {
                     continue;
                 };
-                for later in group.children.iter().skip(at + 1).filter_map(|id| self.elements.get(*id)) {
+                for later in group
+                    .children
+                    .iter()
+                    .skip(at + 1)
+                    .filter_map(|id| self.elements.get(*id))
+                {
                     if later.tag == one.tag {
                         let reason = format!("{} fits two places of xsd:sequence", one.path);
                         return Err(SchemaError::new(self.file, line, reason));

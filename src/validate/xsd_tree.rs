@@ -31,7 +31,11 @@ impl Node {
 
     /// Refuses every attribute that is not named.
     pub fn only(&self, file: &Path, names: &[&str]) -> Result<(), SchemaError> {
-        match self.attributes.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+        match self
+            .attributes
+            .iter()
+            .find(|(name, _)| !names.contains(&name.as_str()))
+        {
             None => Ok(()),
             Some((name, _)) => {
                 let reason = format!("attribute {name} of xsd:{} is not supported", self.tag);
@@ -48,6 +52,14 @@ impl Node {
                 Err(SchemaError::new(file, self.line, reason))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Visits the lines in the order of [`Self::each`].
+    fn each_line(&mut self, visit: &mut impl FnMut(&mut u64)) {
+        visit(&mut self.line);
+        for child in &mut self.children {
+            child.each_line(visit);
         }
     }
 
@@ -72,13 +84,21 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Node, SchemaError> {
         found.first().map_or(0, |place| place.line)
     };
     let explain = |error: ParseError| match error {
-        ParseError::Refused(refusal) => {
-            SchemaError::new(file, line(refusal.offset), format!("not a usable XML file: {}", refusal.code))
-        }
+        ParseError::Refused(refusal) => SchemaError::new(
+            file,
+            line(refusal.offset),
+            format!("not a usable XML file: {}", refusal.code),
+        ),
         ParseError::Io(cause) => SchemaError::new(file, 0, cause.to_string()),
     };
     let mut reader = Reader::new(text, text, Instructions::PassOver).map_err(explain)?;
-    let mut tree = Tree { file, open: Vec::new(), root: None, skipped: 0, target: None };
+    let mut tree = Tree {
+        file,
+        open: Vec::new(),
+        root: None,
+        skipped: 0,
+        target: None,
+    };
     loop {
         // The offset is only known once the event is read, and the namespaces
         // only while it is at hand: the names are resolved after it is gone.
@@ -92,21 +112,49 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Node, SchemaError> {
         };
         tree.take(found, &reader, &line)?;
     }
-    let root = tree.root.ok_or_else(|| SchemaError::new(file, 0, "no xsd:schema"))?;
+    let mut root = tree
+        .root
+        .ok_or_else(|| SchemaError::new(file, 0, "no xsd:schema"))?;
+    set_lines(&mut root, text);
     check_schema(file, &root)?;
     Ok(root)
 }
 
+/// Turns the offsets that reading left in `line` into lines, in one pass.
+fn set_lines(root: &mut Node, text: &[u8]) {
+    let mut offsets = Vec::new();
+    root.each(&mut |node| offsets.push(node.line));
+    let mut found = places(text, &offsets).unwrap_or_default().into_iter();
+    root.each_line(&mut |line| *line = found.next().map_or(0, |place| place.line));
+}
+
 fn check_schema(file: &Path, root: &Node) -> Result<(), SchemaError> {
     if root.tag != "schema" {
-        return Err(SchemaError::new(file, root.line, "the root is not xsd:schema"));
+        return Err(SchemaError::new(
+            file,
+            root.line,
+            "the root is not xsd:schema",
+        ));
     }
     root.only(
         file,
-        &["targetNamespace", "elementFormDefault", "attributeFormDefault", "version", "id", "lang"],
+        &[
+            "targetNamespace",
+            "elementFormDefault",
+            "attributeFormDefault",
+            "version",
+            "id",
+            "lang",
+        ],
     )?;
-    if root.attribute("targetNamespace").is_some() && root.attribute("elementFormDefault") != Some("qualified") {
-        return Err(SchemaError::new(file, root.line, "elementFormDefault must be qualified"));
+    if root.attribute("targetNamespace").is_some()
+        && root.attribute("elementFormDefault") != Some("qualified")
+    {
+        return Err(SchemaError::new(
+            file,
+            root.line,
+            "elementFormDefault must be qualified",
+        ));
     }
     Ok(())
 }
@@ -142,10 +190,10 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    fn take<'t>(
+    fn take(
         &mut self,
         found: Found,
-        reader: &Reader<&'t [u8]>,
+        reader: &Reader<&[u8]>,
         line: &impl Fn(u64) -> u64,
     ) -> Result<(), SchemaError> {
         match found {
@@ -161,29 +209,40 @@ impl Tree<'_> {
             }
             Found::Text(blank) => {
                 if !blank && self.skipped == 0 {
-                    return Err(SchemaError::new(self.file, line(reader.offset()), "text in a schema"));
+                    return Err(SchemaError::new(
+                        self.file,
+                        line(reader.offset()),
+                        "text in a schema",
+                    ));
                 }
             }
         }
         Ok(())
     }
 
-    fn start<'t>(
+    fn start(
         &mut self,
         start: RawStart,
-        reader: &Reader<&'t [u8]>,
+        reader: &Reader<&[u8]>,
         line: &impl Fn(u64) -> u64,
     ) -> Result<(), SchemaError> {
-        let line = line(reader.offset());
+        let offset = reader.offset();
         if start.namespace.and_then(|id| reader.uri(id)) != Some(XSD) {
-            return Err(SchemaError::new(self.file, line, "an element that is not of XML Schema"));
+            return Err(SchemaError::new(
+                self.file,
+                line(offset),
+                "an element that is not of XML Schema",
+            ));
         }
         if start.tag == "annotation" {
             self.skipped = 1;
             return Ok(());
         }
         if self.open.is_empty() {
-            let target = start.attributes.iter().find(|a| a.local == "targetNamespace");
+            let target = start
+                .attributes
+                .iter()
+                .find(|a| a.local == "targetNamespace");
             self.target = target.map(|attribute| attribute.value.clone());
         }
         let attributes = start.attributes.into_iter().map(|attribute| {
@@ -195,14 +254,21 @@ impl Tree<'_> {
             (attribute.local, value)
         });
         let attributes = attributes.collect();
-        self.open.push(Node { tag: start.tag, line, children: Vec::new(), attributes });
+        self.open.push(Node {
+            tag: start.tag,
+            line: offset,
+            children: Vec::new(),
+            attributes,
+        });
         Ok(())
     }
 
     fn expand(&self, name: &str, reader: &Reader<&[u8]>) -> String {
         let name = name.trim();
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        let uri = reader.namespace(prefix).map(|id| reader.uri(id).unwrap_or(""));
+        let uri = reader
+            .namespace(prefix)
+            .map(|id| reader.uri(id).unwrap_or(""));
         let space = match uri {
             Some(XSD) => "xsd",
             Some(uri) if uri == self.target.as_deref().unwrap_or("") => "tns",
