@@ -282,7 +282,7 @@ fn the_table_names_every_module_and_points_one_way() {
     let place = |module: &str| MAY_USE.iter().position(|(known, _)| *known == module);
     for (module, uses) in MAY_USE {
         for used in *uses {
-            let is_pair = PAIRS.iter().any(|pair| *pair == (*used, *module));
+            let is_pair = PAIRS.contains(&(*used, *module));
             assert!(
                 place(used) < place(module) || is_pair,
                 "{module} points at {used} below it"
