@@ -318,6 +318,12 @@ async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
         if let Err(cause) = store.forget(intake.clock.today()).await {
             tracing::warn!("The ledger was not cleaned: {cause}");
         }
+        let limits = &intake.current.get().settings.limits;
+        let age = |days: u64| Duration::from_secs(days.saturating_mul(86_400));
+        let (replay, receipt) = (age(limits.replay_days), age(limits.receipt_days));
+        if let Err(cause) = store.expire(intake.clock.now(), replay, receipt).await {
+            tracing::warn!("Messages that were handed over were not removed: {cause}");
+        }
         match store.expire_parked(intake.clock.now(), days).await {
             Ok(0) => {}
             Ok(count) => {

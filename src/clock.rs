@@ -32,7 +32,8 @@ impl Clock {
         Self(Source::Manual(Arc::new(Mutex::new(start))))
     }
 
-    /// This moment.
+    /// This moment, in whole milliseconds: what is told and what is stored
+    /// are the same.
     ///
     /// # Panics
     ///
@@ -41,7 +42,10 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
-            Source::System => Timestamp::now(),
+            Source::System => {
+                let now = Timestamp::now();
+                Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+            }
             Source::Manual(at) => *at.lock().expect("no holder panics"),
         }
     }
@@ -86,6 +90,18 @@ pub fn civil_at(at: Timestamp) -> DateTime {
 #[must_use]
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// A new id that sorts by `at` (UUID version 7, RFC 9562 section 5.7).
+#[must_use]
+pub fn new_id_at(at: Timestamp) -> String {
+    let random = uuid::Uuid::new_v4().into_bytes();
+    let random: [u8; 10] = std::array::from_fn(|n| random.get(n).copied().unwrap_or_default());
+    let ms = u64::try_from(at.as_millisecond()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(ms, &random)
+        .into_uuid()
+        .simple()
+        .to_string()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use sivi_gateway::store::Expired;
 use support::{Absence, Gateway, employments};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,5 +278,60 @@ async fn a_stopped_gateway_goes_on_where_it_was() {
         .await
         .unwrap();
     assert_eq!(health["status"], json!("ready"));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_handed_over_is_removed_after_its_time() {
+    let gateway = Gateway::boot().await;
+    let report = Absence::default();
+    gateway.accept("adp", report.xml()).await;
+    gateway
+        .accept("adp", Absence::of("W-2", "VG-2").xml())
+        .await;
+    let leased = gateway.lease_with("arbo-noord", "limit=1").await;
+    let id = leased[0]["id"].as_str().unwrap().to_owned();
+    gateway
+        .post_json("arbo-noord", "/v1/inbox/ack", json!({ "ids": [id] }))
+        .await;
+    let day = std::time::Duration::from_hours(24);
+    let expire = || {
+        gateway
+            .base
+            .store
+            .expire(gateway.clock.now(), 7 * day, 730 * day)
+    };
+    assert_eq!(
+        expire().await.unwrap(),
+        Expired {
+            payloads: 0,
+            receipts: 0
+        }
+    );
+    gateway.clock.advance(8 * day);
+    assert_eq!(
+        expire().await.unwrap(),
+        Expired {
+            payloads: 1,
+            receipts: 0
+        }
+    );
+    assert_eq!(
+        gateway
+            .get("arbo-noord", &format!("/v1/inbox/{id}"))
+            .await
+            .status(),
+        404
+    );
+    gateway.clock.advance(730 * day);
+    assert_eq!(
+        expire().await.unwrap(),
+        Expired {
+            payloads: 0,
+            receipts: 1
+        },
+        "the unread one stays"
+    );
+    assert_eq!(gateway.lease("arbo-noord").await.len(), 1);
     gateway.stop().await;
 }

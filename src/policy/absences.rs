@@ -393,7 +393,8 @@ fn numbering(
 
 /// A correction or withdrawal. A code that the party's pairing does not name
 /// counts as one: it passes for a known case and waits for an unknown one.
-fn is_repair(absence: &Absence) -> bool {
+#[must_use]
+pub fn is_repair(absence: &Absence) -> bool {
     match absence.action {
         Some(Action::Report | Action::Change | Action::Synchronise) => false,
         Some(Action::Correct | Action::Delete) | None => true,

@@ -236,13 +236,27 @@ impl Policy {
     }
 }
 
-fn text_of(folder: Option<&Path>, name: &str, built_in: &str) -> Result<String, PolicyError> {
-    let Some(path) = folder
-        .map(|folder| folder.join(name))
-        .filter(|path| path.exists())
-    else {
+/// The file of this name in the folder of `path`, which may also name
+/// `policy.tsv` itself. What is not there stays built in, but for the table:
+/// whoever sets a path wants that one.
+fn text_of(path: Option<&Path>, name: &str, built_in: &str) -> Result<String, PolicyError> {
+    let Some(path) = path else {
         return Ok(built_in.to_owned());
     };
+    let folder = if path.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(Path::new(""))
+    };
+    let is_table = name == "policy.tsv";
+    let path = if is_table && !path.is_dir() {
+        path.to_owned()
+    } else {
+        folder.join(name)
+    };
+    if !is_table && !path.exists() {
+        return Ok(built_in.to_owned());
+    }
     std::fs::read_to_string(&path).map_err(|cause| PolicyError {
         place: path.display().to_string(),
         problem: cause.to_string(),

@@ -3,12 +3,13 @@
 //! 400 before 403 before 200 and 409 before 422: each check looks only at
 //! what the ones before it let through.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use std::sync::Arc;
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
+use metrics::counter;
 use tokio::sync::RwLock;
 
 use super::plan::{Foreign, Plan, Planner};
@@ -116,21 +117,16 @@ impl Intake {
         }
         check_sender(setup, party, &preparation, outline, body)?;
         let hash = prepare::body_hash(setup, body);
-        if let Some(reference) = &outline.berrefnr {
-            let reference = policy::berrefnr(&setup.keys, party, reference);
-            if let Some(known) = self
-                .store
-                .find_message(party, &reference)
-                .await
-                .map_err(refusal)?
-            {
-                return same_or_other(known, &hash).map(|known| (known, true));
-            }
-        }
         match preparation {
+            // The store itself finds a valid message that it knows.
             Preparation::Ready(prepared) => self.take(setup, party, &prepared, hash, now).await,
             Preparation::Invalid { findings, .. } | Preparation::Malformed(findings) => {
-                Err(Refusal::Invalid(findings))
+                let reference = outline.berrefnr.as_deref().unwrap_or_default();
+                let reference = policy::berrefnr(&setup.keys, party, reference);
+                let known = self.known(party, &reference, &hash).await?;
+                known
+                    .map(|known| (known, true))
+                    .ok_or(Refusal::Invalid(findings))
             }
         }
     }
@@ -163,8 +159,15 @@ impl Intake {
             self.check_parking(setup, party, &plan).await?;
             let findings = findings_of(prepared, setup, party, &plan);
             let message = message_row(setup, party, prepared, body, now, findings, domains);
-            let id = message.id.clone();
+            if has_error(&message.findings) {
+                let known = self.known(party, &message.berrefnr, &body).await?;
+                return known
+                    .map(|known| (known, true))
+                    .ok_or(Refusal::Invalid(message.findings));
+            }
+            let receipt = receipt_of(&message);
             let persons = persons_of(&planner);
+            count_withheld(&plan);
             match self
                 .store
                 .accept(acceptance(setup, message, plan, now))
@@ -172,7 +175,7 @@ impl Intake {
             {
                 Ok(()) => {
                     self.release_waiting(setup, &persons).await;
-                    return self.stored(party, &id).await.map(|stored| (stored, false));
+                    return Ok((receipt, false));
                 }
                 Err(AcceptError::Conflict) => {}
                 Err(AcceptError::Duplicate(known)) => {
@@ -184,9 +187,23 @@ impl Intake {
         Err(Refusal::Busy(Vec::new()))
     }
 
-    async fn stored(&self, party: &PartyId, id: &str) -> Result<StoredMessage, Refusal> {
-        let stored = self.store.message(party, id).await.map_err(refusal)?;
-        stored.ok_or(Refusal::Busy(Vec::new()))
+    /// The receipt of a message that was accepted before.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::ReferenceReused`] when that was another message.
+    async fn known(
+        &self,
+        party: &PartyId,
+        reference: &KeyedHash,
+        body: &KeyedHash,
+    ) -> Result<Option<StoredMessage>, Refusal> {
+        let known = self
+            .store
+            .find_message(party, reference)
+            .await
+            .map_err(refusal)?;
+        known.map(|known| same_or_other(known, body)).transpose()
     }
 
     /// What the ledger knows of the persons of a message.
@@ -204,15 +221,17 @@ impl Intake {
             return Ok(LedgerView::default());
         }
         let mut entries = self.store.ledger(&needs.persons).await.map_err(refusal)?;
-        if !needs.cases.is_empty() {
-            entries.extend(
-                self.store
-                    .ledger_cases(&needs.cases)
-                    .await
-                    .map_err(refusal)?,
-            );
+        // Case ids tell only whose a return message or a correction is.
+        let cases = if planner.asks_for_cases() {
+            needs.cases.as_slice()
+        } else {
+            &[]
+        };
+        let mut remembered = HashSet::new();
+        if !cases.is_empty() {
+            entries.extend(self.store.ledger_cases(cases).await.map_err(refusal)?);
+            remembered = self.store.remembered(cases).await.map_err(refusal)?;
         }
-        let remembered = self.store.remembered(&needs.cases).await.map_err(refusal)?;
         Ok(LedgerView::new(entries, remembered))
     }
 
@@ -259,7 +278,7 @@ impl Intake {
         let domains = forwarded.iter().map(|release| release.domain()).collect();
         let findings = prepared.findings.clone();
         let message = message_row(setup, party, prepared, body, now, findings, domains);
-        let id = message.id.clone();
+        let receipt = receipt_of(&message);
         let acceptance = Acceptance {
             answer: Some(Answer {
                 release_id: release.id.clone(),
@@ -269,7 +288,7 @@ impl Intake {
             ..acceptance(setup, message, Plan::default(), now)
         };
         match self.store.accept(acceptance).await {
-            Ok(()) => self.stored(party, &id).await.map(|stored| (stored, false)),
+            Ok(()) => Ok((receipt, false)),
             Err(AcceptError::Duplicate(known)) => {
                 same_or_other(*known, &body).map(|known| (known, true))
             }
@@ -502,10 +521,6 @@ pub fn findings_of(
     let mut findings = prepared.findings.clone();
     let remarks = plan.remarks.iter().copied();
     findings.extend(prepared.findings_for(remarks, &setup.standing(party).mapping));
-    // What remains is no reason to refuse: the message is taken.
-    for finding in &mut findings {
-        finding.severity = Severity::Warning;
-    }
     findings
 }
 
@@ -535,7 +550,7 @@ fn message_row(
 ) -> Message {
     let header = &prepared.model.header;
     Message {
-        id: clock::new_id(),
+        id: clock::new_id_at(now),
         party: party.clone(),
         test: header.test,
         berrefnr: policy::berrefnr(&setup.keys, party, &header.berrefnr),
@@ -586,18 +601,57 @@ fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
         .saturating_add(2.years())
         .last_of_month();
     let released = plan.routes.iter().filter(|route| route.release.is_some());
-    let mut cases: HashMap<(KeyedHash, KeyedHash), ()> = HashMap::new();
-    for route in released {
-        cases.extend(
+    let cases: HashSet<(KeyedHash, KeyedHash)> = released
+        .flat_map(|route| {
             route
                 .decision
                 .remember
                 .iter()
-                .map(|case| ((route.route, *case), ())),
-        );
-    }
+                .map(|case| (route.route, *case))
+        })
+        .collect();
     cases
-        .into_keys()
+        .into_iter()
         .map(|(route, case)| Remembered { route, case, until })
         .collect()
+}
+
+fn has_error(findings: &[Finding]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+}
+
+/// A receipt as the store would give it back, without asking it.
+fn receipt_of(message: &Message) -> StoredMessage {
+    StoredMessage {
+        id: message.id.clone(),
+        party: message.party.clone(),
+        test: message.test,
+        body: message.body,
+        received_at: message.received_at,
+        message_type: message.message_type.clone(),
+        edition: message.edition.clone(),
+        reference: message.reference.clone(),
+        findings: message.findings.clone(),
+        routed: message.routed.clone(),
+        shown: message.shown,
+        deliveries: Vec::new(),
+        parked: None,
+    }
+}
+
+fn count_withheld(plan: &Plan) {
+    for route in &plan.routes {
+        let stripped = route.stripped.iter().map(|(row, count)| (row.rule, *count));
+        let decided = route
+            .decision
+            .counts
+            .iter()
+            .map(|(rule, count)| (*rule, *count));
+        for (rule, count) in decided.chain(stripped) {
+            let labels = [("domain", route.domain.as_str()), ("rule", rule)];
+            counter!("sivi_withheld_total", &labels).increment(count.into());
+        }
+    }
 }

@@ -148,6 +148,18 @@ impl<'a> Planner<'a> {
             )
     }
 
+    /// True when case ids have to be looked up: for return messages, and for
+    /// corrections and withdrawals.
+    #[must_use]
+    pub fn asks_for_cases(&self) -> bool {
+        let employers = self.message.model.employers.iter();
+        let mut absences = employers
+            .flat_map(|employer| &employer.employees)
+            .flat_map(|employee| &employee.employments)
+            .flat_map(|employment| &employment.absences);
+        self.is_return() || absences.any(policy::is_repair)
+    }
+
     fn test(&self) -> bool {
         self.message.model.header.test
     }

@@ -28,6 +28,7 @@ mod lease;
 mod ledger;
 mod message;
 mod parked;
+mod retention;
 mod sql;
 mod writer;
 
@@ -47,6 +48,7 @@ pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREAD
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
 pub use parked::{ParkedFilter, ParkedItem};
+pub use retention::Expired;
 
 use crate::clock::Clock;
 use crate::seal::{Keys, Place};
