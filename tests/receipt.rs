@@ -305,7 +305,10 @@ fn a_document_is_walked_changed_and_written() {
         text.contains("<IdWrknmr>k&amp;k</IdWrknmr>") && text.contains("<Berrefnr>NEW</Berrefnr>")
     );
     assert!(!text.contains("<Cntprsn>") && !text.contains('\n'));
-    assert_eq!(text.matches("<SofiNr>").count() + 1, FULL.matches("<SofiNr>").count());
+    assert_eq!(
+        text.matches("<SofiNr>").count() + 1,
+        FULL.matches("<SofiNr>").count()
+    );
     let again = judge(&text, &forgiving()).unwrap();
     assert!(again.findings.is_empty());
 }
