@@ -60,6 +60,11 @@ impl Read for Generated {
     }
 }
 
+/// As many attributes, each made from its number.
+fn attributes(count: usize, one: impl Fn(usize) -> String) -> String {
+    (0..count).map(one).collect::<Vec<_>>().concat()
+}
+
 fn generated(before: &str, unit: &'static [u8], times: u64, after: &str) -> impl BufRead {
     BufReader::new(Generated {
         before: before.into(),
@@ -72,7 +77,7 @@ fn generated(before: &str, unit: &'static [u8], times: u64, after: &str) -> impl
 
 #[test]
 fn sixty_thousand_attributes_are_refused_at_once() {
-    let attributes: String = (0..60_000).map(|at| format!(" a{at}=\"\"")).collect();
+    let attributes = attributes(60_000, |at| format!(" a{at}=\"\""));
     assert_eq!(
         ending(format!("<Documenten{attributes}/>").as_bytes()),
         Code::LimitExceeded
@@ -81,9 +86,7 @@ fn sixty_thousand_attributes_are_refused_at_once() {
 
 #[test]
 fn sixty_thousand_namespaces_are_refused_at_once() {
-    let attributes: String = (0..60_000)
-        .map(|at| format!(" xmlns:a{at}=\"u:{at}\""))
-        .collect();
+    let attributes = attributes(60_000, |at| format!(" xmlns:a{at}=\"u:{at}\""));
     assert_eq!(
         ending(format!("<Documenten{attributes}/>").as_bytes()),
         Code::LimitExceeded
@@ -100,9 +103,7 @@ fn two_hundred_thousand_levels_are_refused_at_once() {
 
 #[test]
 fn namespaces_that_pile_up_over_the_levels_are_refused() {
-    let tag: String = (0..30)
-        .map(|at| format!(" xmlns:p{at}=\"u:{at}\""))
-        .collect();
+    let tag = attributes(30, |at| format!(" xmlns:p{at}=\"u:{at}\""));
     let document = format!("<a{tag}>").repeat(10);
     assert_eq!(ending(document.as_bytes()), Code::LimitExceeded);
 }

@@ -362,7 +362,7 @@ fn the_command_shows_people_the_source_and_programs_none() {
     assert!(json.contains(
         "\"valid\":true,\"message_type\":\"Verzuimmeldingen\",\"edition\":\"2017\",\"findings\":[]"
     ));
-    assert_eq!(run(&[good.clone()], command::Format::Json).0, 0);
+    assert_eq!(run(std::slice::from_ref(&good), command::Format::Json).0, 0);
     assert_eq!(
         run(
             &[good, folder.path().join("none.xml")],

@@ -33,6 +33,15 @@ const fn classes() -> [u8; 256] {
     }
 }
 
+#[inline]
+fn class(byte: u8) -> u8 {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the table has an entry for every byte"
+    )]
+    CLASS[usize::from(byte)]
+}
+
 /// White space as XML defines it.
 pub fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
@@ -63,9 +72,12 @@ pub enum Text {
 /// refuses `]]>`.
 pub fn check_text(text: &str, markup_end: bool) -> Result<Text, Code> {
     let bytes = text.as_bytes();
+    if bytes.iter().all(|byte| class(*byte) & NOTABLE == 0) {
+        return Ok(Text::Plain);
+    }
     let mut found = Text::Plain;
     for (at, byte) in bytes.iter().enumerate() {
-        if CLASS.get(usize::from(*byte)).copied().unwrap_or(0) & NOTABLE == 0 {
+        if class(*byte) & NOTABLE == 0 {
             continue;
         }
         match byte {
@@ -107,11 +119,10 @@ pub fn push_normalised(text: &str, out: &mut String) {
 /// Source: XML 1.0, productions 4, 4a and 5.
 pub fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
-    let class = |byte: &u8| CLASS.get(usize::from(*byte)).copied().unwrap_or(0);
     if bytes
         .first()
-        .is_some_and(|first| class(first) & NAME_START != 0)
-        && bytes.iter().all(|byte| class(byte) & NAME != 0)
+        .is_some_and(|first| class(*first) & NAME_START != 0)
+        && bytes.iter().all(|byte| class(*byte) & NAME != 0)
     {
         return true;
     }

@@ -211,6 +211,7 @@ fn explain(error: Error, exceeded: bool, offset: u64) -> ParseError {
 }
 
 impl State {
+    #[inline]
     fn take<'a>(
         &'a mut self,
         token: Token<'a>,
@@ -248,6 +249,7 @@ impl State {
         }
     }
 
+    #[inline]
     fn start<'a>(&'a mut self, tag: BytesStart<'a>) -> Result<Event<'a>, Code> {
         let QName(name) = tag.name();
         match self.part {
@@ -267,14 +269,10 @@ impl State {
         if !rest.is_empty() {
             self.attributes(rest)?;
         }
-        let (namespace, local_at) = match name.split_once(':') {
-            None => (Some(self.scope.default_namespace()), 0),
-            Some((prefix, local)) => {
-                if prefix.is_empty() || !is_name(local) || local.contains(':') {
-                    return Err(Code::NotWellFormed);
-                }
-                (self.scope.resolve(prefix), prefix.len() + 1)
-            }
+        let (namespace, local_at) = if name.bytes().any(|byte| byte == b':') {
+            self.prefixed(name)?
+        } else {
+            (Some(self.scope.default_namespace()), 0)
         };
         if namespace.is_none() && self.instructions == Instructions::Refuse {
             return Err(Code::NotWellFormed);
@@ -285,6 +283,15 @@ impl State {
             namespace,
             attributes: &self.attributes,
         }))
+    }
+
+    /// The namespace of a name with a prefix, and where its local part is.
+    fn prefixed(&self, name: &str) -> Result<(Option<NamespaceId>, usize), Code> {
+        let (prefix, local) = name.split_once(':').ok_or(Code::NotWellFormed)?;
+        if prefix.is_empty() || !is_name(local) || local.contains(':') {
+            return Err(Code::NotWellFormed);
+        }
+        Ok((self.scope.resolve(prefix), prefix.len() + 1))
     }
 
     fn attributes(&mut self, rest: &str) -> Result<(), Code> {
@@ -377,6 +384,7 @@ impl State {
         self.bind(prefix, uri)
     }
 
+    #[inline]
     fn text<'a>(&mut self, text: &'a str, resolved: &'a mut String) -> Result<Event<'a>, Code> {
         if self.part != Part::Root {
             // A second byte order mark or anything else that is not white

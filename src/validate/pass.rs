@@ -228,6 +228,7 @@ fn pass(
     };
     let mut walk = Walk::new(schema, mode, document);
     let outcome = run(&mut walk, &mut reader);
+    walk.wipe();
     let Walk {
         findings,
         header,
@@ -275,10 +276,16 @@ fn run<R: BufRead>(walk: &mut Walk<'_>, reader: &mut Reader<R>) -> Result<(), Pa
     loop {
         let (offset, event) = reader.next_event()?;
         match event {
-            Event::Text(text) => within(walk.text(text, false, offset), offset)?,
-            Event::Cdata(text) => within(walk.text(text, true, offset), offset)?,
+            Event::Text(text) => {
+                within(walk.text(text, false, offset), offset)?;
+                continue;
+            }
+            Event::Cdata(text) => {
+                within(walk.text(text, true, offset), offset)?;
+                continue;
+            }
+            Event::Nothing => continue,
             Event::End => walk.end(offset),
-            Event::Nothing => {}
             Event::Eof => return Ok(()),
             Event::Start(start) => {
                 let inside = walk.has_root();

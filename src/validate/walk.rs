@@ -15,7 +15,7 @@ use crate::domain::{Code, Finding, Severity};
 use crate::parse::{EVENT_BYTES, NamespaceId};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The state of a pass.
 pub(super) struct Walk<'a> {
@@ -23,7 +23,8 @@ pub(super) struct Walk<'a> {
     pub(super) tolerance: Option<&'a Tolerance>,
     frames: Vec<Frame>,
     counts: Vec<Count>,
-    value: Zeroizing<String>,
+    /// The value of the open leaf; see [`Self::wipe`].
+    value: String,
     /// Levels below an element that the schema does not know.
     skipped: usize,
     namespace: NamespaceId,
@@ -44,7 +45,7 @@ impl<'a> Walk<'a> {
             },
             frames: Vec::new(),
             counts: Vec::new(),
-            value: Zeroizing::new(String::with_capacity(1024)),
+            value: String::with_capacity(1024),
             skipped: 0,
             namespace: NamespaceId::NONE,
             long_text: super::LONG_TEXT_BYTES,
@@ -52,6 +53,12 @@ impl<'a> Walk<'a> {
             header: Header::default(),
             document,
         }
+    }
+
+    /// Overwrites the last value. Not done by a type that does it by itself:
+    /// that would overwrite the buffer at every leaf.
+    pub fn wipe(&mut self) {
+        self.value.zeroize();
     }
 
     /// Bytes that events within the open element may take.

@@ -17,7 +17,8 @@ impl Random {
     }
 
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        let limit = u64::try_from(limit.max(1)).unwrap();
+        usize::try_from(self.next() % limit).unwrap()
     }
 
     pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
@@ -370,14 +371,14 @@ fn step(text: String, random: &mut Random) -> String {
     match random.below(16) {
         0 => lines(&text, random, |lines, at, _| drop(lines.remove(at))),
         1 => lines(&text, random, |lines, at, _| {
-            lines.insert(at, lines[at].clone())
+            lines.insert(at, lines[at].clone());
         }),
         2 => lines(&text, random, |lines, at, random| {
             let other = (at + 1 + random.below(3)).min(lines.len() - 1);
             lines.swap(at, other);
         }),
         3 => block(&text, random, |lines, from, to, _| {
-            drop(lines.drain(from..=to))
+            drop(lines.drain(from..=to));
         }),
         4 => block(&text, random, |lines, from, to, random| {
             let copy: Vec<String> = lines[from..=to].to_vec();
@@ -564,11 +565,8 @@ fn damage(mut text: String, random: &mut Random) -> String {
             text.insert(at, c.to_ascii_uppercase());
         }
         _ => {
-            text = text.replacen(
-                '\n',
-                *random.pick(&["\r\n", "\r", "", "\n\n"]),
-                1 + random.below(400),
-            )
+            let other = random.pick(&["\r\n", "\r", "", "\n\n"]);
+            text = text.replacen('\n', other, 1 + random.below(400));
         }
     }
     text
