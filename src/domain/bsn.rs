@@ -43,7 +43,7 @@ impl Bsn {
         }
         let mut digits = [0_u8; Self::DIGITS];
         for digit in digits.iter_mut().rev() {
-            *digit = u8::try_from(value % 10).expect("below ten");
+            *digit = (value % 10).to_le_bytes()[0];
             value /= 10;
         }
         if !passes_eleven_test(&digits) {

@@ -197,6 +197,10 @@ pub mod testing {
     use super::*;
 
     /// A release of `xml` about `cases`.
+    ///
+    /// # Panics
+    ///
+    /// When `to` is no id.
     #[must_use]
     pub fn release(id: &str, to: &str, test: bool, cases: &[KeyedHash], xml: &[u8]) -> Release {
         Release {
@@ -215,6 +219,10 @@ pub mod testing {
     }
 
     /// A parked part of party `adp` about `persons`.
+    ///
+    /// # Panics
+    ///
+    /// Never.
     #[must_use]
     pub fn parked(id: &str, reason: Code, persons: &[KeyedHash], xml: &[u8]) -> Parked {
         Parked {

@@ -83,13 +83,9 @@ impl Intake {
         let setup = &*self.current.get();
         let now = self.clock.now();
         let today = clock::civil_at(now).date();
-        let (preparation, outline) = if body.len() > LARGE {
-            tokio::task::block_in_place(|| {
-                prepare::prepare(setup.standing(party), &setup.policy, body, today)
-            })
-        } else {
+        let (preparation, outline) = off_the_road(body.len(), || {
             prepare::prepare(setup.standing(party), &setup.policy, body, today)
-        };
+        });
         match self
             .decide(setup, party, body, now, preparation, &outline)
             .await
@@ -155,7 +151,7 @@ impl Intake {
                 .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
             let domains = parts.domains().into_iter().collect();
             let ledger = self.ledger(&planner, &parts).await?;
-            let plan = planner.plan(parts, &ledger);
+            let plan = off_the_road(prepared.body_len(), || planner.plan(parts, &ledger));
             self.check_parking(setup, party, &plan).await?;
             let findings = findings_of(prepared, setup, party, &plan);
             let message = message_row(setup, party, prepared, body, now, findings, domains);
@@ -418,8 +414,17 @@ impl Intake {
     }
 }
 
-/// Above this many bytes a message gets a thread of its own.
+/// Above this many bytes the work on a message gets a thread of its own.
 const LARGE: usize = 1 << 18;
+
+/// Does work on a message of `bytes`, a large one without holding up others.
+fn off_the_road<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes > LARGE {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
 
 fn refusal(cause: crate::store::Error) -> Refusal {
     use crate::store::Error;

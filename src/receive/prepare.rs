@@ -69,6 +69,12 @@ impl Prepared<'_> {
 }
 
 impl Prepared<'_> {
+    /// Bytes of the body.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// True when a Retourmelding names an error: the receiver refused.
     #[must_use]
     pub fn has_error_entries(&self) -> bool {

@@ -1,6 +1,10 @@
 //! A real gateway on a free port with TLS, its own database, and a clock that
 //! tests move.
 #![expect(dead_code, reason = "each test binary uses a part of it")]
+#![expect(
+    clippy::format_push_string,
+    reason = "XML of tests is built for reading"
+)]
 
 use std::collections::HashMap;
 use std::path::Path;
