@@ -178,3 +178,29 @@ fn make_private(path: &Path) -> io::Result<()> {
         .open(path)
         .map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_is_a_database() {
+        let url: DatabaseUrl = "sqlite:data/gateway.db".parse().unwrap();
+        assert_eq!(url.path(), Path::new("data/gateway.db"));
+        let url: DatabaseUrl = "sqlite:///var/lib/gateway.db".parse().unwrap();
+        assert_eq!(url.path(), Path::new("/var/lib/gateway.db"));
+        for wrong in [
+            "",
+            "sqlite:",
+            "sqlite::memory:",
+            "postgres://host/db",
+            "data.db",
+        ] {
+            assert_eq!(
+                wrong.parse::<DatabaseUrl>(),
+                Err(UnknownDatabase),
+                "{wrong}"
+            );
+        }
+    }
+}

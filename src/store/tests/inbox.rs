@@ -142,6 +142,24 @@ on_both! {
         assert_eq!((backlog[0].due, backlog[0].leased, backlog[0].dead), (0, 1, 1));
     }
 
+    async fn every_step_is_shown_with_its_time(place: Place) {
+        let store = place.open().await;
+        accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
+        let mut times = vec![place.now()];
+        place.clock.advance(SECONDS(1));
+        lease(&store, 1, place.now()).await;
+        times.push(place.now());
+        place.clock.advance(SECONDS(1));
+        ack_ids(&store, &["r1"], place.now()).await;
+        times.push(place.now());
+        let stored = store.message(&party("adp"), "m1").await.unwrap().unwrap();
+        let states = [DeliveryState::Offered, DeliveryState::Leased, DeliveryState::TakenOver];
+        let delivery = &stored.deliveries[0];
+        assert_eq!(delivery.steps, std::iter::zip(states, times).collect::<Vec<_>>());
+        assert_eq!((delivery.state, delivery.at), (DeliveryState::TakenOver, place.now()));
+        assert_eq!(delivery.domain, Domain::Arbodienst);
+    }
+
     async fn extending_needs_the_current_lease(place: Place) {
         let store = place.open().await;
         accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
