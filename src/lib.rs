@@ -5,8 +5,23 @@
 //! `ARCHITECTURE.md` follows one message; `tests/layers.rs` keeps the rules.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod access;
+pub mod admin;
+pub mod app;
 pub mod clock;
+pub mod command;
+pub mod config;
+pub mod deliver;
+pub mod demo;
+pub mod directory;
 pub mod domain;
+pub mod http;
+pub mod parse;
 pub mod policy;
+pub mod receive;
 pub mod seal;
+pub mod setup;
 pub mod store;
+pub mod toml_file;
+pub mod translate;
+pub mod validate;

@@ -319,6 +319,10 @@ codes! {
     DocumentKind = "document_kind", Warning,
         "Documents of this kind may not go to this receiver; the document is parked.",
         "Documenten van deze soort mogen niet naar deze ontvanger; het document is geparkeerd.";
+    /// What would be sent is not valid against the schema.
+    ReleaseInvalid = "release_invalid", Warning,
+        "What may be sent of the message would not be valid; the part is parked.",
+        "Wat van het bericht verzonden mag worden zou niet geldig zijn; dit deel is geparkeerd.";
     /// A Retourmelding about a message that was not handed to this party.
     AnswerUnmatched = "answer_unmatched", Error,
         "The answer names no message that was handed to this party.",

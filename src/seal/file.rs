@@ -49,7 +49,7 @@ fn read(path: &Path) -> Result<Secret, KeyError> {
     decode(text.trim()).ok_or(KeyError::Malformed)
 }
 
-fn decode(text: &str) -> Option<Secret> {
+pub(super) fn decode(text: &str) -> Option<Secret> {
     let mut secret = Secret::default();
     if text.len() == 2 * SECRET_LEN && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         for (byte, digits) in secret.iter_mut().zip(text.as_bytes().chunks_exact(2)) {

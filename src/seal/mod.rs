@@ -52,7 +52,8 @@ impl fmt::Debug for Place<'_> {
     }
 }
 
-/// The keys of an installation. Cheap to share behind an `Arc`.
+/// The keys of an installation.
+#[derive(Clone)]
 pub struct Keys {
     data: hmac::Key,
     lookup: hmac::Key,
@@ -76,6 +77,16 @@ impl Keys {
     /// [`KeyError`]; a file that others can read is refused.
     pub fn open_or_create(path: &Path) -> Result<Self, KeyError> {
         file::read_or_create(path).map(|secret| Self::derive(&secret))
+    }
+
+    /// Takes a secret as its file spells it, 64 hexadecimal digits or base64.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Malformed`].
+    pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        let secret = file::decode(text.trim()).ok_or(KeyError::Malformed)?;
+        Ok(Self::derive(&secret))
     }
 
     /// Takes a secret that came from elsewhere.

@@ -1,0 +1,396 @@
+//! The daemon: opens what it needs, starts its tasks, stops them all.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::sync::{RwLock, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::clock::Clock;
+use crate::config::{Database, Settings, Source};
+use crate::deliver::{self, Counter};
+use crate::http::{self, Certificate, Limits, Server, TlsError};
+use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
+use crate::seal::{KeyError, Keys};
+use crate::setup::{Current, Foundation, Setup, SetupError};
+use crate::store::{self, DatabaseUrl, Store};
+
+/// How often the stored configuration is compared with the one in use. The
+/// contract gives five seconds.
+const RELOAD: Duration = Duration::from_secs(1);
+/// How often what is out of date is removed.
+const SWEEP: Duration = Duration::from_secs(600);
+/// How often times of last use are written.
+const TOUCH: Duration = Duration::from_secs(20);
+
+/// What every command that needs the store works with.
+pub struct Base {
+    /// Schemas, mappings, policy, settings.
+    pub foundation: Foundation,
+    /// The keys of the installation.
+    pub keys: Keys,
+    /// The store.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Base {
+    /// Opens data folder, keys and database; makes what is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], one variant per resource that could not be had.
+    pub async fn open(settings: Settings, clock: Clock) -> Result<Self, StartError> {
+        let foundation = Foundation::load(settings).map_err(StartError::Setup)?;
+        let settings = &foundation.settings;
+        std::fs::create_dir_all(&settings.data_dir).map_err(|cause| {
+            StartError::DataFolder(settings.data_dir.display().to_string(), cause)
+        })?;
+        let keys = match &settings.data_key {
+            Source::File(path) => Keys::open_or_create(path).map_err(StartError::Keys)?,
+            Source::Text(secret) => Keys::from_text(secret.expose()).map_err(StartError::Keys)?,
+        };
+        let url = match &settings.database {
+            Database::Sqlite(path) => DatabaseUrl::sqlite(path),
+            Database::Postgres(_) => return Err(StartError::Postgres),
+        };
+        let store = Store::open(&url, keys.clone(), clock.clone())
+            .await
+            .map_err(StartError::Store)?;
+        Ok(Self {
+            foundation,
+            keys,
+            store,
+            clock,
+        })
+    }
+
+    /// The configuration as it stands in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setup`].
+    pub async fn setup(&self) -> Result<Setup, StartError> {
+        Setup::read(&self.foundation, &self.store, &self.keys)
+            .await
+            .map_err(StartError::Setup)
+    }
+
+    /// Takes messages in, with the configuration in `current`.
+    #[must_use]
+    pub fn intake(&self, current: Current) -> Intake {
+        Intake {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            current,
+            gate: Arc::new(RwLock::new(())),
+        }
+    }
+}
+
+/// A daemon that is bound to its addresses and not serving yet.
+pub struct App {
+    base: Base,
+    intake: Intake,
+    replace: watch::Sender<Arc<Setup>>,
+    used_keys: mpsc::Receiver<String>,
+    party_side: Server,
+    admin_side: Server,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Opens everything and binds both listeners; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn bind(settings: Settings, clock: Clock) -> Result<Self, StartError> {
+        let base = Base::open(settings, clock).await?;
+        let settings = Arc::clone(&base.foundation.settings);
+        let (replace, current) = Current::new(base.setup().await?);
+        let intake = base.intake(current.clone());
+        let (used, used_keys) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        let reception = Reception {
+            intake: intake.clone(),
+            limits: body_limits(&settings),
+            used_keys: used.clone(),
+            pace: Pace::new(settings.limits.messages_per_minute, base.clock.clone()),
+        };
+        let counter = Counter {
+            store: base.store.clone(),
+            clock: base.clock.clone(),
+            current: current.clone(),
+            used_keys: used,
+            stop: stop.clone(),
+        };
+        let health = Admin {
+            store: base.store.clone(),
+            clock: base.clock.clone(),
+            current,
+        };
+        let router = Router::new()
+            .merge(receive::routes(reception))
+            .merge(deliver::routes(counter))
+            .merge(admin::health(health.clone()))
+            .merge(http::openapi())
+            .fallback(http::not_found)
+            .method_not_allowed_fallback(http::method_not_allowed);
+        let limits = Limits {
+            connections: usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX),
+            header: Duration::from_secs(settings.limits.header_seconds),
+            stop: Duration::from_secs(settings.limits.stop_seconds),
+        };
+        let (chain, key) = certificate(&settings)?;
+        let tls = http::acceptor(&chain, &key).map_err(StartError::Tls)?;
+        let bind = |address| move |cause| StartError::Listen(address, cause);
+        let party_side = Server::bind(settings.listen, Some(tls), router, limits)
+            .await
+            .map_err(bind(settings.listen))?;
+        let admin_side = Server::bind(settings.admin.listen, None, admin::routes(health), limits)
+            .await
+            .map_err(bind(settings.admin.listen))?;
+        Ok(Self {
+            base,
+            intake,
+            replace,
+            used_keys,
+            party_side,
+            admin_side,
+            stop,
+        })
+    }
+
+    /// Where parties connect.
+    ///
+    /// # Errors
+    ///
+    /// The socket is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.party_side.address()
+    }
+
+    /// Where operators and monitoring connect.
+    ///
+    /// # Errors
+    ///
+    /// The socket is gone.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin_side.address()
+    }
+
+    /// Ends [`App::run`] when it is cancelled.
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Serves until it is stopped, finishes what is in hand, closes the store.
+    pub async fn run(self) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_setup(
+            self.base.foundation.clone(),
+            self.base.keys.clone(),
+            self.intake.clone(),
+            self.replace,
+            self.stop.clone(),
+        ));
+        tasks.spawn(sweep(
+            self.base.store.clone(),
+            self.intake.clone(),
+            self.stop.clone(),
+        ));
+        tasks.spawn(touch(
+            self.base.store.clone(),
+            self.base.clock.clone(),
+            self.used_keys,
+            self.stop.clone(),
+        ));
+        tasks.spawn(self.admin_side.run(self.stop.clone()));
+        self.party_side.run(self.stop.clone()).await;
+        while tasks.join_next().await.is_some() {}
+        self.base.store.close().await;
+        tracing::info!("Stopped");
+    }
+}
+
+fn body_limits(settings: &Settings) -> BodyLimits {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    BodyLimits::new(
+        size(settings.limits.max_body_bytes),
+        size(settings.limits.max_gzip_ratio),
+        Duration::from_secs(settings.limits.body_idle_seconds),
+        Duration::from_secs(settings.limits.body_seconds),
+        size(settings.limits.in_flight_bytes),
+    )
+}
+
+/// Whether the configured certificate can be used.
+///
+/// # Errors
+///
+/// [`StartError::Tls`].
+pub fn check_certificate(settings: &Settings) -> Result<(), StartError> {
+    if settings.tls.cert.is_none() {
+        return Ok(());
+    }
+    let (chain, key) = certificate(settings)?;
+    http::acceptor(&chain, &key)
+        .map(|_| ())
+        .map_err(StartError::Tls)
+}
+
+/// The configured certificate, or a self-signed one in the data folder.
+fn certificate(settings: &Settings) -> Result<(String, String), StartError> {
+    let read = |source: &Source| match source {
+        Source::File(path) => std::fs::read_to_string(path)
+            .map_err(|cause| StartError::Tls(TlsError::new(path, cause))),
+        Source::Text(text) => Ok(text.expose().to_owned()),
+    };
+    if let (Some(chain), Some(key)) = (&settings.tls.cert, &settings.tls.key) {
+        return Ok((read(chain)?, read(key)?));
+    }
+    let (made, is_new) = Certificate::self_signed(&settings.data_dir).map_err(StartError::Tls)?;
+    let age = if is_new { "A new" } else { "The" };
+    tracing::warn!(
+        "{age} self-signed certificate {} is in use: set tls.cert and tls.key before partners connect",
+        made.chain.display()
+    );
+    Ok((
+        read(&Source::File(made.chain))?,
+        read(&Source::File(made.key))?,
+    ))
+}
+
+/// Follows changes that commands made in the store. What waits is released
+/// with the new configuration before newer messages are taken in with it.
+async fn keep_setup(
+    foundation: Foundation,
+    keys: Keys,
+    intake: Intake,
+    replace: watch::Sender<Arc<Setup>>,
+    stop: CancellationToken,
+) {
+    intake.release_all_parked(&intake.current.get()).await;
+    while stop
+        .run_until_cancelled(tokio::time::sleep(RELOAD))
+        .await
+        .is_some()
+    {
+        let version = match intake.store.changes_version().await {
+            Ok(version) => version,
+            Err(cause) => {
+                tracing::warn!("The configuration cannot be compared: {cause}");
+                continue;
+            }
+        };
+        if version == intake.current.get().version() {
+            continue;
+        }
+        match Setup::read(&foundation, &intake.store, &keys).await {
+            Ok(setup) => {
+                let setup = Arc::new(setup);
+                intake.release_all_parked(&setup).await;
+                let gate = intake.gate.write().await;
+                intake.release_all_parked(&setup).await;
+                replace.send_replace(setup);
+                drop(gate);
+                tracing::info!("The configuration was reloaded");
+            }
+            Err(cause) => tracing::error!("The changed configuration cannot be used: {cause}"),
+        }
+    }
+}
+
+/// Removes what is out of date: recovered persons after the window, parked
+/// parts, remembered cases.
+async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
+    loop {
+        let days = intake.current.get().settings.limits.parked_days;
+        let days = u32::try_from(days).unwrap_or(u32::MAX);
+        if let Err(cause) = store.forget(intake.clock.today()).await {
+            tracing::warn!("The ledger was not cleaned: {cause}");
+        }
+        match store.expire_parked(intake.clock.now(), days).await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::warn!(count, "{count} parked parts were dropped after {days} days")
+            }
+            Err(cause) => tracing::warn!("Parked parts were not cleaned: {cause}"),
+        }
+        if stop
+            .run_until_cancelled(tokio::time::sleep(SWEEP))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+/// Writes when API keys were last used.
+async fn touch(
+    store: Store,
+    clock: Clock,
+    mut used: mpsc::Receiver<String>,
+    stop: CancellationToken,
+) {
+    let mut seen = std::collections::BTreeMap::new();
+    loop {
+        let waited = stop.run_until_cancelled(tokio::time::sleep(TOUCH)).await;
+        while let Ok(key) = used.try_recv() {
+            seen.insert(key, clock.now());
+        }
+        let keys = std::mem::take(&mut seen).into_iter().collect::<Vec<_>>();
+        if !keys.is_empty() {
+            if let Err(cause) = store.touch_keys(keys).await {
+                tracing::warn!("Times of last use were not written: {cause}");
+            }
+        }
+        if waited.is_none() {
+            return;
+        }
+    }
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data folder cannot be made.
+    DataFolder(String, std::io::Error),
+    /// The data key cannot be used.
+    Keys(KeyError),
+    /// The database cannot be opened.
+    Store(store::Error),
+    /// Schemas, mappings, policy or directory cannot be used.
+    Setup(SetupError),
+    /// The certificate cannot be used.
+    Tls(TlsError),
+    /// An address cannot be bound.
+    Listen(SocketAddr, std::io::Error),
+    /// This version keeps its messages in `SQLite` only.
+    Postgres,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DataFolder(path, cause) => write!(f, "data folder {path}: {cause}"),
+            Self::Keys(cause) => write!(f, "data key: {cause}"),
+            Self::Store(cause) => write!(f, "database: {cause}"),
+            Self::Setup(cause) => write!(f, "{cause}"),
+            Self::Tls(cause) => write!(f, "certificate: {cause}"),
+            Self::Listen(address, cause) => write!(f, "cannot listen on {address}: {cause}"),
+            Self::Postgres => f.write_str("database.url: this version runs on sqlite:PATH only"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

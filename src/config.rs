@@ -1,0 +1,550 @@
+//! The settings of the daemon, checked when they are loaded.
+//!
+//! A [`Settings`] is complete and within bounds: nobody after this module
+//! asks whether a key was set. Only this module reads the environment.
+//! It does not open sockets, databases or certificates, and does not know
+//! parties or tenants: those stand in the directory.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::toml_file::{Fault, TomlFile};
+
+/// The file that is read when no other is named.
+pub const DEFAULT_PATH: &str = "config/gateway.toml";
+
+/// The settings of one installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where parties connect, TLS only. Default `127.0.0.1:8443`.
+    pub listen: SocketAddr,
+    /// The folder for the database, the data key and spooled bodies.
+    /// Default `data`.
+    pub data_dir: PathBuf,
+    /// The names that the gateway has in messages.
+    pub gateway: Gateway,
+    /// Certificate of the party side.
+    pub tls: Tls,
+    /// The database. Default `gateway.db` in the data folder.
+    pub database: Database,
+    /// The side for operators.
+    pub admin: Admin,
+    /// Folders and files that add to what is built in.
+    pub paths: Paths,
+    /// Bounds on what one party or one request can cost.
+    pub limits: Limits,
+    /// Numbers of the privacy policy.
+    pub policy: Policy,
+    /// The key that seals what is stored. Default `data.key` in the data folder.
+    pub data_key: Source,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// The names that the gateway has in messages, each 1 to 40 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// `IdInzndr` of what the gateway sends. Default `SIVI-GATEWAY`.
+    #[serde(default = "default_name")]
+    pub sender_id: String,
+    /// `IdOntvngr` by which a sender means "whoever the routes name". Default
+    /// `SIVI-GATEWAY`.
+    #[serde(default = "default_name")]
+    pub receiver_id: String,
+}
+
+/// The certificate of the party side. Without `cert` and `key` the daemon
+/// makes a self-signed one in the data folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain, PEM. Set together with `key`.
+    pub cert: Option<Source>,
+    /// Private key, PEM.
+    pub key: Option<Source>,
+    /// Certificate authorities for client certificates, PEM.
+    pub client_ca: Option<Source>,
+}
+
+/// Which database holds the messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// `sqlite:PATH`: one file, one node.
+    Sqlite(PathBuf),
+    /// `postgres://…`: a server, several nodes. The address may hold a password.
+    Postgres(Secret),
+}
+
+/// The side for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Where metrics are served, without TLS: keep it on loopback. Default
+    /// `127.0.0.1:9464`.
+    #[serde(default = "default_admin_listen")]
+    pub listen: SocketAddr,
+}
+
+/// Folders and files that add to or replace what is built in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// Folder of XSD files per edition.
+    pub schemas: Option<PathBuf>,
+    /// Folder of mappings.
+    pub mappings: Option<PathBuf>,
+    /// The policy table.
+    pub policy: Option<PathBuf>,
+}
+
+/// Numbers of the privacy policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Days after a recovery in which the person still counts as recovered:
+    /// 28 for chaining of absences and a margin. 28 to 366, default 35.
+    #[serde(default = "default_window_days")]
+    pub window_days: i32,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// One line per event as text, or as JSON. Default `text`.
+    #[serde(default = "default_log_format")]
+    pub format: LogFormat,
+    /// The least severe events that are logged. Default `info`.
+    #[serde(default = "default_log_level")]
+    pub level: LogLevel,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Severity of log events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Somebody should look.
+    Warn,
+    /// The normal course.
+    Info,
+    /// For finding a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word of the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $min:literal..=$max:literal;)+) => {
+        /// Bounds on what one party or one request can cost.
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[cfg_attr(test, derive(serde::Serialize))]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Limits {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl Limits {
+            fn outside(&self) -> Option<(&'static str, String)> {
+                $(let range: std::ops::RangeInclusive<u64> = $min..=$max;
+                if !range.contains(&self.$name) {
+                    let key = concat!("limits.", stringify!($name));
+                    return Some((key, format!("must be {} to {}", range.start(), range.end())));
+                })+
+                None
+            }
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $value,)+ }
+            }
+        }
+    };
+}
+
+limits! {
+    /// Largest body after decompression, in bytes. Default 256 MiB.
+    max_body_bytes = 268_435_456, 1_024..=4_294_967_296;
+    /// Largest ratio of a gzip body to what it unpacks to. Default 200.
+    max_gzip_ratio = 200, 2..=2_000;
+    /// Bodies being read and worked on at once, in bytes; more wait. Default 512 MiB.
+    in_flight_bytes = 536_870_912, 1_024..=68_719_476_736;
+    /// Connections of all parties at once. Default 1024.
+    max_connections = 1_024, 1..=100_000;
+    /// Seconds for the TLS handshake and the headers of a request. Default 10.
+    header_seconds = 10, 1..=300;
+    /// Seconds without a byte before a body is given up. Default 30.
+    body_idle_seconds = 30, 1..=600;
+    /// Seconds for a whole body. Default 900.
+    body_seconds = 900, 1..=86_400;
+    /// Seconds that an unused connection stays open. Default 75.
+    idle_seconds = 75, 1..=3_600;
+    /// Seconds that requests in hand get when the daemon stops. Default 30.
+    stop_seconds = 30, 0..=600;
+    /// Messages per minute and party; 0 is no limit. Default 0.
+    messages_per_minute = 0, 0..=1_000_000;
+    /// Days that a part without a route is parked. Default 14, at most 14.
+    parked_days = 14, 1..=14;
+    /// Parked parts of one party. Default 10000.
+    parked_per_party = 10_000, 1..=1_000_000;
+    /// Bytes of the parked parts of one party. Default 1 GiB.
+    parked_bytes_per_party = 1_073_741_824, 1_024..=68_719_476_736;
+    /// Days that a receipt is remembered, so that a message sent again is
+    /// recognised. Default 730.
+    receipt_days = 730, 1..=3_660;
+    /// Days after acknowledgement in which a message can be read again. Default 7.
+    replay_days = 7, 0..=31;
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443)
+}
+fn default_admin_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)
+}
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("data")
+}
+fn default_name() -> String {
+    "SIVI-GATEWAY".to_owned()
+}
+fn default_window_days() -> i32 {
+    35
+}
+fn default_log_format() -> LogFormat {
+    LogFormat::Text
+}
+fn default_log_level() -> LogLevel {
+    LogLevel::Info
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            sender_id: default_name(),
+            receiver_id: default_name(),
+        }
+    }
+}
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: default_admin_listen(),
+        }
+    }
+}
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            window_days: default_window_days(),
+        }
+    }
+}
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: default_log_format(),
+            level: default_log_level(),
+        }
+    }
+}
+
+/// A text that is not for logs, such as an address with a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// Where key material comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file, read when it is needed: a renewed certificate is a changed file.
+    File(PathBuf),
+    /// The material itself, from the environment.
+    Text(Secret),
+}
+
+/// The file as it is written; [`Settings`] is what it means.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    gateway: Gateway,
+    tls: WrittenTls,
+    database: WrittenDatabase,
+    admin: Admin,
+    paths: WrittenPaths,
+    limits: Limits,
+    policy: Policy,
+    keys: WrittenKeys,
+    log: Log,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+struct WrittenTls {
+    cert: Option<String>,
+    key: Option<String>,
+    client_ca: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+struct WrittenDatabase {
+    url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+struct WrittenPaths {
+    schemas: Option<PathBuf>,
+    mappings: Option<PathBuf>,
+    policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+struct WrittenKeys {
+    data: Option<String>,
+}
+
+/// Keys that name a source of key material: their `file:` is kept as a path.
+const SOURCES: [&str; 4] = ["tls.cert", "tls.key", "tls.client_ca", "keys.data"];
+
+impl Settings {
+    /// Loads the settings from `path`, or from [`DEFAULT_PATH`] when that
+    /// file exists; without it all defaults hold.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] with file, line and key: a file that cannot be read, an
+    /// unknown key, a value outside its range, a reference that leads nowhere.
+    pub fn load(path: Option<&Path>) -> Result<Self, Fault> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let standard = Path::new(DEFAULT_PATH);
+        let file = match path {
+            Some(path) => TomlFile::open(path)?,
+            None if standard.exists() => TomlFile::open(standard)?,
+            None => TomlFile::parse(DEFAULT_PATH, String::new())?,
+        };
+        let folder = path.unwrap_or(standard).parent().unwrap_or(Path::new(""));
+        Self::read(&file, folder, &environment)
+    }
+
+    /// Reads the settings from a file that stands in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::load`].
+    pub fn read(
+        file: &TomlFile,
+        folder: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Fault> {
+        // What the environment gave for a source, to tell it from a path.
+        let mut given = HashMap::new();
+        let written: Written = file.read_with(&mut |key, text| {
+            if SOURCES.contains(&key) && !text.starts_with("env:") {
+                return Ok(None);
+            }
+            let found = resolved(text, folder, environment)?;
+            if let Some(text) = &found {
+                given.insert(key.to_owned(), text.clone());
+            }
+            Ok(found)
+        })?;
+        if let Some((key, problem)) = written.problem() {
+            return Err(file.fault(key, problem));
+        }
+        let source = |key: &str, text: Option<String>| -> Result<Option<Source>, Fault> {
+            let from_environment = given.contains_key(key);
+            text.map(|text| source(key, text, from_environment, folder))
+                .transpose()
+                .map_err(|problem| file.fault(key, problem))
+        };
+        let data_dir = folder.join(written.data_dir.unwrap_or_else(default_data_dir));
+        let database = match written.database.url {
+            None => Database::Sqlite(data_dir.join("gateway.db")),
+            Some(url) => {
+                database(url, folder).map_err(|problem| file.fault("database.url", problem))?
+            }
+        };
+        Ok(Self {
+            listen: written.listen.unwrap_or_else(default_listen),
+            gateway: written.gateway,
+            tls: Tls {
+                cert: source("tls.cert", written.tls.cert)?,
+                key: source("tls.key", written.tls.key)?,
+                client_ca: source("tls.client_ca", written.tls.client_ca)?,
+            },
+            database,
+            admin: written.admin,
+            paths: Paths {
+                schemas: written.paths.schemas.map(|path| folder.join(path)),
+                mappings: written.paths.mappings.map(|path| folder.join(path)),
+                policy: written.paths.policy.map(|path| folder.join(path)),
+            },
+            limits: written.limits,
+            policy: written.policy,
+            data_key: source("keys.data", written.keys.data)?
+                .unwrap_or_else(|| Source::File(data_dir.join("data.key"))),
+            log: written.log,
+            data_dir,
+        })
+    }
+}
+
+impl Written {
+    /// The first key whose value contradicts its range or another key.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        for (key, name) in [
+            ("gateway.sender_id", &self.gateway.sender_id),
+            ("gateway.receiver_id", &self.gateway.receiver_id),
+        ] {
+            if name.trim().is_empty() || name.chars().count() > 40 {
+                return Some((key, "must be 1 to 40 characters".to_owned()));
+            }
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            let lonely = if self.tls.cert.is_some() {
+                "tls.cert"
+            } else {
+                "tls.key"
+            };
+            return Some((lonely, "tls.cert and tls.key go together".to_owned()));
+        }
+        if !(28..=366).contains(&self.policy.window_days) {
+            return Some(("policy.window_days", "must be 28 to 366".to_owned()));
+        }
+        let outside = self.limits.outside();
+        if outside.is_none() && self.limits.in_flight_bytes < self.limits.max_body_bytes {
+            let problem = "must be at least limits.max_body_bytes".to_owned();
+            return Some(("limits.in_flight_bytes", problem));
+        }
+        outside
+    }
+}
+
+/// The text behind `file:PATH` or `env:NAME`, without a trailing line end.
+fn resolved(
+    text: &str,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
+    if let Some(path) = text.strip_prefix("file:") {
+        let read = std::fs::read_to_string(folder.join(path))
+            .map_err(|cause| format!("the file cannot be read: {cause}"))?;
+        return Ok(Some(without_line_end(&read).to_owned()));
+    }
+    let Some(name) = text.strip_prefix("env:") else {
+        return Ok(None);
+    };
+    match environment(name) {
+        Some(value) => Ok(Some(without_line_end(&value).to_owned())),
+        None => Err(format!("the environment has no variable {name}")),
+    }
+}
+
+fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+fn source(
+    key: &str,
+    text: String,
+    from_environment: bool,
+    folder: &Path,
+) -> Result<Source, String> {
+    if let Some(path) = text.strip_prefix("file:") {
+        return Ok(Source::File(folder.join(path)));
+    }
+    if key == "keys.data" {
+        // A key in the file would be committed with it one day.
+        return if from_environment {
+            Ok(Source::Text(Secret(text)))
+        } else {
+            Err("must be file:PATH or env:NAME, never the key itself".to_owned())
+        };
+    }
+    if text.starts_with("-----BEGIN ") {
+        return Ok(Source::Text(Secret(text)));
+    }
+    Ok(Source::File(folder.join(text)))
+}
+
+fn database(url: String, folder: &Path) -> Result<Database, String> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path.contains([':', '?']) {
+            return Err("must be sqlite:PATH, without options".to_owned());
+        }
+        return Ok(Database::Sqlite(folder.join(path)));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Database::Postgres(Secret(url)));
+    }
+    Err("must be sqlite:PATH or postgres://…".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! The inbox over HTTP.
+
+use std::time::Duration;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use metrics::counter;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::wait::{self, Request};
+use crate::access::{Caller, Doorkeeper};
+use crate::clock::Clock;
+use crate::http::{Kind, Problem};
+use crate::setup::Current;
+use crate::store::{Error, InboxError, Leased, Store};
+
+/// State of the routes.
+#[derive(Clone)]
+pub struct Counter {
+    /// Where the messages are.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+    /// The configuration.
+    pub current: Current,
+    /// Told which API key was used.
+    pub used_keys: tokio::sync::mpsc::Sender<String>,
+    /// Ends long polls when the daemon stops.
+    pub stop: CancellationToken,
+}
+
+impl Doorkeeper for Counter {
+    fn current(&self) -> &Current {
+        &self.current
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn used(&self, key: &str) {
+        // A full queue loses a time of last use, nothing else.
+        let _ = self.used_keys.try_send(key.to_owned());
+    }
+}
+
+/// The routes of the receiving side.
+pub fn routes(counter: Counter) -> Router {
+    Router::new()
+        .route("/v1/inbox/lease", post(lease))
+        .route("/v1/inbox/ack", post(ack))
+        .route("/v1/inbox/feed", get(feed))
+        .route("/v1/inbox/{id}", get(read))
+        .route("/v1/inbox/{id}/reject", post(reject))
+        .route("/v1/inbox/{id}/extend", post(extend))
+        .with_state(counter)
+}
+
+/// Bounds of a lease, in seconds.
+const TTL: std::ops::RangeInclusive<u64> = 10..=900;
+/// Bounds of a wait, in seconds.
+const WAIT: std::ops::RangeInclusive<u64> = 0..=60;
+/// Bounds of a batch.
+const LIMIT: std::ops::RangeInclusive<usize> = 1..=1000;
+/// Longest code and reason of a rejection, in characters.
+const REASON: usize = 2000;
+
+#[derive(Deserialize)]
+struct LeaseQuery {
+    #[serde(default = "default_limit")]
+    limit: usize,
+    #[serde(default)]
+    wait: u64,
+    #[serde(default = "default_ttl")]
+    ttl: u64,
+    #[serde(default)]
+    test: bool,
+}
+
+fn default_limit() -> usize {
+    100
+}
+
+fn default_ttl() -> u64 {
+    60
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: &T,
+    bounds: &std::ops::RangeInclusive<T>,
+) -> Result<(), Problem> {
+    if bounds.contains(value) {
+        return Ok(());
+    }
+    let detail = format!("{name} must be {} to {}", bounds.start(), bounds.end());
+    Err(Problem::new(Kind::BadRequest).detail(detail))
+}
+
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    let problem = || Problem::new(Kind::BadRequest).detail("a query parameter has the wrong form");
+    query.map(|Query(query)| query).map_err(|_| problem())
+}
+
+fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Problem> {
+    let problem = || Problem::new(Kind::BadRequest).detail("the JSON body has the wrong form");
+    body.map(|Json(body)| body).map_err(|_| problem())
+}
+
+async fn lease(
+    State(counter): State<Counter>,
+    caller: Caller,
+    asked: Result<Query<LeaseQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let asked = query(asked)?;
+    within("limit", &asked.limit, &LIMIT)?;
+    within("wait", &asked.wait, &WAIT)?;
+    within("ttl", &asked.ttl, &TTL)?;
+    let as_xml = wants_xml(&headers);
+    if as_xml && asked.limit != 1 {
+        return Err(Problem::new(Kind::BadRequest).detail("raw XML needs limit=1"));
+    }
+    let request = Request {
+        party: &caller.party,
+        test: asked.test,
+        limit: asked.limit,
+        ttl: Duration::from_secs(asked.ttl),
+        wait: Duration::from_secs(asked.wait),
+    };
+    let waiting = wait::lease(&counter.store, &counter.clock, &request);
+    let leased = match counter.stop.run_until_cancelled(waiting).await {
+        Some(leased) => leased.map_err(|cause| store_problem(&cause))?,
+        // The daemon stops: nothing was leased, the poller asks the next one.
+        None => Vec::new(),
+    };
+    counter!("sivi_messages_leased_total").increment(leased.len() as u64);
+    if as_xml {
+        return Ok(leased
+            .first()
+            .map_or_else(|| StatusCode::NO_CONTENT.into_response(), raw));
+    }
+    let messages: Vec<Value> = leased.iter().map(leased_json).collect();
+    Ok(Json(json!({ "messages": messages })).into_response())
+}
+
+fn wants_xml(headers: &HeaderMap) -> bool {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("/xml") && !accept.contains("json"))
+}
+
+fn leased_json(leased: &Leased) -> Value {
+    json!({
+        "id": leased.id,
+        "lease": leased.lease,
+        "sequence": leased.sequence,
+        "message_type": leased.message_type,
+        "edition": leased.edition,
+        "tenant": leased.tenant.as_str(),
+        "test": leased.test,
+        "received_at": leased.received_at.to_string(),
+        "attempt": leased.attempt,
+        "lease_until": leased.lease_until.to_string(),
+        "xml": String::from_utf8_lossy(&leased.xml),
+    })
+}
+
+fn raw(leased: &Leased) -> Response {
+    let mut response = xml_response(&leased.xml);
+    let headers = [
+        ("message-id", leased.id.clone()),
+        ("message-lease", leased.lease.clone()),
+        ("message-type", leased.message_type.clone()),
+        ("lease-until", leased.lease_until.to_string()),
+    ];
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn xml_response(xml: &[u8]) -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/xml; charset=utf-8")],
+        xml.to_vec(),
+    )
+        .into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AckBody {
+    ids: Option<Vec<String>>,
+    items: Option<Vec<AckItem>>,
+}
+
+#[derive(Deserialize)]
+struct AckItem {
+    id: String,
+    lease: Option<String>,
+}
+
+async fn ack(
+    State(counter): State<Counter>,
+    caller: Caller,
+    asked: Result<Json<AckBody>, JsonRejection>,
+) -> Result<Json<Value>, Problem> {
+    let asked = body(asked)?;
+    let by_id = asked.ids.into_iter().flatten().map(|id| (id, None));
+    let by_lease = asked
+        .items
+        .into_iter()
+        .flatten()
+        .map(|item| (item.id, item.lease));
+    let items: Vec<(String, Option<String>)> = by_id.chain(by_lease).collect();
+    let acked = counter
+        .store
+        .ack(&caller.party, &items, counter.clock.now())
+        .await;
+    let acked = acked.map_err(|cause| store_problem(&cause))?;
+    counter!("sivi_messages_acknowledged_total").increment(acked.acknowledged.len() as u64);
+    Ok(Json(
+        json!({ "acknowledged": acked.acknowledged, "unknown": acked.unknown }),
+    ))
+}
+
+#[derive(Deserialize)]
+struct RejectBody {
+    lease: String,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn reject(
+    State(counter): State<Counter>,
+    caller: Caller,
+    Path(id): Path<String>,
+    asked: Result<Json<RejectBody>, JsonRejection>,
+) -> Result<Json<Value>, Problem> {
+    let asked = body(asked)?;
+    if asked.code.chars().count() > REASON || asked.reason.chars().count() > REASON {
+        return Err(
+            Problem::new(Kind::BadRequest).detail("code and reason hold at most 2000 characters")
+        );
+    }
+    let now = counter.clock.now();
+    let RejectBody {
+        lease,
+        code,
+        reason,
+    } = asked;
+    counter
+        .store
+        .reject(&caller.party, &id, &lease, &code, &reason, now)
+        .await
+        .map_err(inbox_problem)?;
+    counter!("sivi_messages_rejected_total").increment(1);
+    Ok(Json(json!({ "id": id, "state": "dead" })))
+}
+
+#[derive(Deserialize)]
+struct ExtendBody {
+    lease: String,
+    #[serde(default = "default_ttl")]
+    ttl: u64,
+}
+
+async fn extend(
+    State(counter): State<Counter>,
+    caller: Caller,
+    Path(id): Path<String>,
+    asked: Result<Json<ExtendBody>, JsonRejection>,
+) -> Result<Json<Value>, Problem> {
+    let asked = body(asked)?;
+    within("ttl", &asked.ttl, &TTL)?;
+    let ttl = Duration::from_secs(asked.ttl);
+    let now = counter.clock.now();
+    let until = counter
+        .store
+        .extend(&caller.party, &id, &asked.lease, ttl, now)
+        .await;
+    let until = until.map_err(inbox_problem)?;
+    Ok(Json(
+        json!({ "id": id, "lease": asked.lease, "lease_until": until.to_string() }),
+    ))
+}
+
+async fn read(
+    State(counter): State<Counter>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let replay = wait::days(caller.setup.settings.limits.replay_days);
+    let found = counter
+        .store
+        .payload(&caller.party, &id, counter.clock.now(), replay)
+        .await;
+    let found = found.map_err(|cause| store_problem(&cause))?;
+    let payload = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
+    Ok(xml_response(&payload.xml))
+}
+
+#[derive(Deserialize)]
+struct FeedQuery {
+    #[serde(default)]
+    after: i64,
+    #[serde(default = "default_limit")]
+    limit: usize,
+    #[serde(default)]
+    test: bool,
+}
+
+async fn feed(
+    State(counter): State<Counter>,
+    caller: Caller,
+    asked: Result<Query<FeedQuery>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let asked = query(asked)?;
+    within("limit", &asked.limit, &LIMIT)?;
+    let replay = wait::days(caller.setup.settings.limits.replay_days);
+    let now = counter.clock.now();
+    let found = counter
+        .store
+        .feed(
+            &caller.party,
+            asked.test,
+            asked.after,
+            asked.limit,
+            now,
+            replay,
+        )
+        .await;
+    let items = found.map_err(|cause| store_problem(&cause))?;
+    let messages: Vec<Value> = items
+        .iter()
+        .map(|item| {
+            json!({
+                "id": item.id,
+                "sequence": item.sequence,
+                "message_type": item.message_type,
+                "edition": item.edition,
+                "tenant": item.tenant.as_str(),
+                "test": item.test,
+                "received_at": item.received_at.to_string(),
+                "xml": String::from_utf8_lossy(&item.xml),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "messages": messages })))
+}
+
+fn inbox_problem(cause: InboxError) -> Problem {
+    match cause {
+        InboxError::Unknown => Problem::new(Kind::NotFound),
+        InboxError::LeaseLost => Problem::new(Kind::LeaseLost),
+        InboxError::Store(cause) => store_problem(&cause),
+    }
+}
+
+fn store_problem(cause: &Error) -> Problem {
+    match cause {
+        Error::Busy | Error::Unavailable(_) => {
+            tracing::warn!("The store cannot answer now: {cause}");
+            Problem::new(Kind::Unavailable)
+        }
+        Error::Conflict | Error::WrongKeys | Error::Damaged { .. } => Problem::internal(cause),
+    }
+}

@@ -1,0 +1,60 @@
+//! The long poll: waits for an inbox to have something, without asking the
+//! database while nothing happens.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock::Clock;
+use crate::domain::PartyId;
+use crate::store::{Error, Leased, Store};
+
+/// How often a waiting poller looks without being woken: for leases that ran
+/// out and for messages that another process accepted.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// What a poller asks for.
+pub(super) struct Request<'a> {
+    pub party: &'a PartyId,
+    pub test: bool,
+    pub limit: usize,
+    pub ttl: Duration,
+    pub wait: Duration,
+}
+
+/// Leases what is there, or waits up to `wait` for the first message.
+pub(super) async fn lease(
+    store: &Store,
+    clock: &Clock,
+    request: &Request<'_>,
+) -> Result<Vec<Leased>, Error> {
+    // Subscribed before the first look, so that nothing is missed between.
+    let mut bell = store.watch(request.party, request.test);
+    let until = Instant::now() + request.wait;
+    loop {
+        bell.mark_unchanged();
+        let now: Timestamp = clock.now();
+        let leased = store
+            .lease(request.party, request.test, request.limit, request.ttl, now)
+            .await?;
+        if !leased.is_empty() || Instant::now() >= until {
+            return Ok(leased);
+        }
+        let next = until.min(Instant::now() + LOOK);
+        tokio::select! {
+            rung = bell.changed() => {
+                if rung.is_err() {
+                    return Ok(Vec::new());
+                }
+            }
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// A number of days as the store takes it.
+pub(super) fn days(count: u64) -> Duration {
+    let hours = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(24);
+    SignedDuration::from_hours(hours.min(1_000_000)).unsigned_abs()
+}

@@ -1,0 +1,445 @@
+//! The body of a message: bounded, decompressed, decoded.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::domain::{Code, Finding};
+use crate::http::{Kind, Problem};
+
+/// How much of a refused body is read on, so that the client gets to read the
+/// answer.
+const DRAIN_BYTES: usize = 1 << 20;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// What the budget of all bodies is counted in.
+const UNIT: usize = 1 << 14;
+/// A bomb is told by its ratio only above this size.
+const RATIO_FROM: usize = 1 << 20;
+
+/// Bounds on bodies, and the memory that all of them share.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// Largest body after decompression, in bytes.
+    pub max_bytes: usize,
+    /// Largest ratio of decompressed to compressed size.
+    pub max_ratio: usize,
+    /// Longest pause between two pieces of a body.
+    pub pause: Duration,
+    /// Longest time for a whole body.
+    pub whole: Duration,
+    budget: Arc<Semaphore>,
+}
+
+impl BodyLimits {
+    /// Bounds, with `in_flight` bytes for all bodies together.
+    #[must_use]
+    pub fn new(
+        max_bytes: usize,
+        max_ratio: usize,
+        pause: Duration,
+        whole: Duration,
+        in_flight: usize,
+    ) -> Self {
+        let units = (in_flight / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            max_bytes,
+            max_ratio,
+            pause,
+            whole,
+            budget: Arc::new(Semaphore::new(units)),
+        }
+    }
+}
+
+/// A body that arrived, and its share of the budget.
+pub struct Received {
+    /// The decompressed bytes, in UTF-8 when the content type named another
+    /// charset. Overwritten when dropped.
+    pub bytes: Zeroizing<Vec<u8>>,
+    _share: Vec<OwnedSemaphorePermit>,
+}
+
+/// Checks the head of a request before its body is read.
+///
+/// # Errors
+///
+/// [`Kind::UnsupportedType`] and [`Kind::TooLarge`].
+pub fn check_head(headers: &HeaderMap, limits: &BodyLimits) -> Result<Encoding, Problem> {
+    let content_type = text(headers, header::CONTENT_TYPE.as_str());
+    let charset = xml_charset(content_type).ok_or_else(|| Problem::new(Kind::UnsupportedType))?;
+    let gzip = match text(headers, header::CONTENT_ENCODING.as_str()).trim() {
+        "" | "identity" => false,
+        "gzip" | "x-gzip" => true,
+        _ => {
+            return Err(Problem::new(Kind::UnsupportedType)
+                .detail("Content-Encoding must be gzip or absent"));
+        }
+    };
+    let length = text(headers, header::CONTENT_LENGTH.as_str())
+        .parse::<usize>()
+        .unwrap_or(0);
+    if length > limits.max_bytes {
+        return Err(Problem::new(Kind::TooLarge));
+    }
+    Ok(Encoding { gzip, charset })
+}
+
+/// How a body is packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    gzip: bool,
+    charset: Option<String>,
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// The charset of an XML content type; `None` when it is no XML.
+fn xml_charset(content_type: &str) -> Option<Option<String>> {
+    let mut parts = content_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    if essence != "application/xml" && essence != "text/xml" {
+        return None;
+    }
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case("charset")
+            .then(|| value.trim().trim_matches('"').to_owned())
+    });
+    Some(charset)
+}
+
+/// Reads a whole body within the limits.
+///
+/// # Errors
+///
+/// [`Kind::TooLarge`], [`Kind::Malformed`] for a broken gzip stream or
+/// charset, [`Kind::Timeout`], and [`Kind::Unavailable`] when all bodies
+/// together hold too much.
+pub async fn read(
+    body: Body,
+    encoding: &Encoding,
+    limits: &BodyLimits,
+) -> Result<Received, Problem> {
+    let mut share = Vec::new();
+    let mut sink = Sink::new(encoding.gzip, limits);
+    let mut stream = body;
+    let mut room = 0;
+    let until = Instant::now() + limits.whole;
+    while let Some(piece) = next_piece(&mut stream, limits.pause, until).await? {
+        sink.write(&piece)?;
+        while room < sink.len() {
+            let units = u32::try_from((sink.len() - room).div_ceil(UNIT)).unwrap_or(u32::MAX);
+            let permit = Arc::clone(&limits.budget).try_acquire_many_owned(units);
+            share.push(permit.map_err(|_| Problem::new(Kind::Unavailable).closing())?);
+            room += units as usize * UNIT;
+        }
+    }
+    let bytes = sink.finish()?;
+    let bytes = decode(bytes, encoding.charset.as_deref())?;
+    Ok(Received {
+        bytes,
+        _share: share,
+    })
+}
+
+async fn next_piece(
+    body: &mut Body,
+    pause: Duration,
+    until: Instant,
+) -> Result<Option<Bytes>, Problem> {
+    loop {
+        let deadline = until.min(Instant::now() + pause);
+        let frame = tokio::time::timeout_at(deadline, body.frame())
+            .await
+            .map_err(|_| Problem::new(Kind::Timeout).closing())?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(_)) => {
+                return Err(Problem::new(Kind::BadRequest)
+                    .detail("the body broke off")
+                    .closing());
+            }
+            Some(Ok(frame)) => {
+                if let Ok(piece) = frame.into_data() {
+                    return Ok(Some(piece));
+                }
+            }
+        }
+    }
+}
+
+/// Reads on for a while and throws away, so that the client sees the answer.
+pub async fn drain(body: Body) {
+    let mut stream: BodyDataStream = body.into_data_stream();
+    let mut left = DRAIN_BYTES;
+    let reading = async {
+        while let Some(Ok(piece)) = next(&mut stream).await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}
+
+async fn next(stream: &mut BodyDataStream) -> Option<Result<Bytes, axum::Error>> {
+    let frame = stream.frame().await?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+}
+
+/// Collects a body, through the decompressor where there is one.
+enum Sink {
+    Plain(Bounded),
+    Gzip {
+        decoder: MultiGzDecoder<Bounded>,
+        compressed: usize,
+        max_ratio: usize,
+    },
+}
+
+impl Sink {
+    fn new(gzip: bool, limits: &BodyLimits) -> Self {
+        let bounded = Bounded {
+            bytes: Zeroizing::new(Vec::new()),
+            max: limits.max_bytes,
+        };
+        if gzip {
+            let decoder = MultiGzDecoder::new(bounded);
+            Self::Gzip {
+                decoder,
+                compressed: 0,
+                max_ratio: limits.max_ratio,
+            }
+        } else {
+            Self::Plain(bounded)
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(bounded) => bounded.bytes.len(),
+            Self::Gzip { decoder, .. } => decoder.get_ref().bytes.len(),
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Problem> {
+        match self {
+            Self::Plain(bounded) => bounded.write_all(piece).map_err(|cause| refusal(&cause)),
+            Self::Gzip {
+                decoder,
+                compressed,
+                max_ratio,
+            } => {
+                // Small steps, so that a bomb is seen before it has gone off.
+                for step in piece.chunks(1 << 10) {
+                    decoder.write_all(step).map_err(|cause| refusal(&cause))?;
+                    *compressed += step.len();
+                    let size = decoder.get_ref().bytes.len();
+                    if size > RATIO_FROM && size / (*compressed).max(1) > *max_ratio {
+                        return Err(Problem::new(Kind::TooLarge)
+                            .detail("the compression ratio is above the limit")
+                            .closing());
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Zeroizing<Vec<u8>>, Problem> {
+        match self {
+            Self::Plain(bounded) => Ok(bounded.bytes),
+            Self::Gzip { decoder, .. } => decoder
+                .finish()
+                .map(|bounded| bounded.bytes)
+                .map_err(|cause| refusal(&cause)),
+        }
+    }
+}
+
+/// A buffer that refuses to grow beyond its bound.
+struct Bounded {
+    bytes: Zeroizing<Vec<u8>>,
+    max: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + piece.len() > self.max {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn refusal(cause: &std::io::Error) -> Problem {
+    if cause.kind() == std::io::ErrorKind::FileTooLarge {
+        Problem::new(Kind::TooLarge).closing()
+    } else {
+        malformed(Code::CompressionBroken).closing()
+    }
+}
+
+fn malformed(code: Code) -> Problem {
+    Problem::new(Kind::Malformed).findings(vec![Finding::new(code)])
+}
+
+/// Turns the charset of the content type into UTF-8. It outranks the XML
+/// declaration (RFC 7303, section 3), which is then blanked, so that lines and
+/// columns stay where they were.
+fn decode(bytes: Zeroizing<Vec<u8>>, charset: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let Some(charset) = charset else {
+        return Ok(bytes);
+    };
+    let encoding = match charset.to_ascii_lowercase().as_str() {
+        "utf-8" | "us-ascii" => encoding_rs::UTF_8,
+        "iso-8859-1" | "windows-1252" => encoding_rs::WINDOWS_1252,
+        _ => return Err(malformed(Code::EncodingUnsupported)),
+    };
+    let text = encoding
+        .decode_without_bom_handling_and_without_replacement(&bytes)
+        .ok_or_else(|| malformed(Code::EncodingBroken))?;
+    let mut text = Zeroizing::new(text.into_owned().into_bytes());
+    blank_encoding(&mut text);
+    Ok(text)
+}
+
+/// Overwrites `encoding="…"` in the XML declaration with spaces.
+fn blank_encoding(text: &mut [u8]) {
+    let Some(end) = text.windows(2).take(256).position(|pair| pair == b"?>") else {
+        return;
+    };
+    let Some(head) = text
+        .get_mut(..end)
+        .filter(|head| head.starts_with(b"<?xml"))
+    else {
+        return;
+    };
+    let Some(from) = head.windows(9).position(|word| word == b" encoding") else {
+        return;
+    };
+    let quotes: Vec<usize> = (from..head.len())
+        .filter(|at| matches!(head.get(*at), Some(b'"' | b'\'')))
+        .take(2)
+        .collect();
+    if let [_, close] = quotes.as_slice() {
+        if let Some(declared) = head.get_mut(from..=*close) {
+            declared.fill(b' ');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> BodyLimits {
+        BodyLimits::new(
+            1 << 22,
+            200,
+            Duration::from_secs(1),
+            Duration::from_secs(9),
+            1 << 23,
+        )
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn read_gzip(bytes: Vec<u8>) -> Result<Received, Problem> {
+        let encoding = Encoding {
+            gzip: true,
+            charset: None,
+        };
+        read(Body::from(bytes), &encoding, &limits()).await
+    }
+
+    #[tokio::test]
+    async fn gzip_is_unpacked_and_a_bomb_is_not() {
+        assert_eq!(&**read_gzip(gzip(b"<a/>")).await.unwrap().bytes, b"<a/>");
+        let bomb = read_gzip(gzip(&vec![b' '; 100 << 20])).await.err().unwrap();
+        assert_eq!(bomb.kind(), Kind::TooLarge);
+        let broken = read_gzip(b"\x1f\x8b\x08 nonsense".to_vec())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(broken.kind(), Kind::Malformed);
+        let mut truncated = gzip(b"<a>some text that is long enough</a>");
+        truncated.truncate(truncated.len() - 9);
+        assert_eq!(
+            read_gzip(truncated).await.err().unwrap().kind(),
+            Kind::Malformed
+        );
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_have_a_bound() {
+        let limits = BodyLimits::new(
+            1 << 22,
+            200,
+            Duration::from_secs(1),
+            Duration::from_secs(9),
+            1 << 20,
+        );
+        let encoding = Encoding {
+            gzip: false,
+            charset: None,
+        };
+        let held = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
+            .await
+            .unwrap();
+        let refused = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await;
+        assert_eq!(refused.err().unwrap().kind(), Kind::Unavailable);
+        drop(held);
+        assert!(
+            read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
+                .await
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn the_charset_of_the_content_type_outranks_the_declaration() {
+        let body = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<a>\xe9</a>".to_vec();
+        let text = decode(Zeroizing::new(body), Some("ISO-8859-1")).unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
+        assert_eq!(text, "<?xml version=\"1.0\"                 ?>\n<a>é</a>");
+        assert!(decode(Zeroizing::new(b"<a/>".to_vec()), Some("utf-16")).is_err());
+    }
+
+    #[test]
+    fn only_xml_types_are_taken() {
+        assert_eq!(xml_charset("application/xml"), Some(None));
+        assert_eq!(
+            xml_charset("text/xml; charset=\"utf-8\""),
+            Some(Some("utf-8".to_owned()))
+        );
+        assert_eq!(xml_charset("application/json"), None);
+        assert_eq!(xml_charset(""), None);
+    }
+}

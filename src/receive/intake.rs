@@ -1,0 +1,595 @@
+//! Takes a message in: the stages in the order that the contract gives.
+//!
+//! 400 before 403 before 200 and 409 before 422: each check looks only at
+//! what the ones before it let through.
+
+use std::collections::HashMap;
+
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use jiff::{Timestamp, ToSpan as _};
+use tokio::sync::RwLock;
+
+use super::plan::{Foreign, Plan, Planner};
+use super::prepare::{self, Outline, Preparation, Prepared};
+use crate::clock::{self, Clock};
+use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
+use crate::policy::{self, LedgerView};
+use crate::setup::{Current, Setup};
+use crate::store::{
+    AcceptError, Acceptance, Answer, Message, ParkedFilter, ParkedItem, Remembered, Store,
+    StoredMessage, Unparking,
+};
+use crate::translate::{Kind, Remark};
+use crate::validate::{Document, NodeId};
+
+/// How often a decision is made anew when the ledger moved meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// Takes messages in.
+#[derive(Clone)]
+pub struct Intake {
+    /// Where they are kept.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+    /// The configuration.
+    pub current: Current,
+    /// Held while a message is taken in, so that a change of the configuration
+    /// can release what waits before newer reports pass it.
+    pub gate: Arc<RwLock<()>>,
+}
+
+/// A message that was accepted, now or before.
+pub struct Accepted {
+    /// What is kept of it.
+    pub message: StoredMessage,
+    /// True when it was accepted before and nothing was done now.
+    pub replay: bool,
+    /// Its general part.
+    pub outline: Outline,
+}
+
+/// Why a message was not accepted. Nothing of it was kept.
+pub enum Refusal {
+    /// 400: not well-formed or with a forbidden construct.
+    Malformed(Vec<Finding>),
+    /// 403: not this party's to send.
+    Forbidden(Vec<Finding>),
+    /// 409: the reference was used for another message.
+    ReferenceReused,
+    /// 422: invalid against the schema or a rule.
+    Invalid(Vec<Finding>),
+    /// 503: cannot store now.
+    Busy(Vec<Finding>),
+    /// 500: a fault of ours.
+    Internal(crate::store::Error),
+}
+
+impl Intake {
+    /// Accepts one message of `party`: when this returns, it is durable.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`], and what of the message could be read.
+    pub async fn accept(
+        &self,
+        party: &PartyId,
+        body: &[u8],
+    ) -> Result<Accepted, (Refusal, Outline)> {
+        let _gate = self.gate.read().await;
+        let setup = &*self.current.get();
+        let now = self.clock.now();
+        let (preparation, outline) = if body.len() > LARGE {
+            tokio::task::block_in_place(|| prepare::prepare(setup, party, body, now))
+        } else {
+            prepare::prepare(setup, party, body, now)
+        };
+        match self
+            .decide(setup, party, body, now, preparation, &outline)
+            .await
+        {
+            Ok((message, replay)) => Ok(Accepted {
+                message,
+                replay,
+                outline,
+            }),
+            Err(refusal) => Err((refusal, outline)),
+        }
+    }
+
+    async fn decide(
+        &self,
+        setup: &Setup,
+        party: &PartyId,
+        body: &[u8],
+        now: Timestamp,
+        preparation: Preparation<'_>,
+        outline: &Outline,
+    ) -> Result<(StoredMessage, bool), Refusal> {
+        if let Preparation::Malformed(findings) = preparation {
+            return Err(Refusal::Malformed(findings));
+        }
+        check_sender(setup, party, &preparation, outline, body)?;
+        let hash = prepare::body_hash(setup, body);
+        if let Some(reference) = &outline.berrefnr {
+            let reference = policy::berrefnr(&setup.keys, party, reference);
+            if let Some(known) = self
+                .store
+                .find_message(party, &reference)
+                .await
+                .map_err(refusal)?
+            {
+                return same_or_other(known, &hash).map(|known| (known, true));
+            }
+        }
+        match preparation {
+            Preparation::Ready(prepared) => self.take(setup, party, &prepared, hash, now).await,
+            Preparation::Invalid { findings, .. } | Preparation::Malformed(findings) => {
+                Err(Refusal::Invalid(findings))
+            }
+        }
+    }
+
+    /// Plans and stores, again when the ledger moved between the two.
+    async fn take(
+        &self,
+        setup: &Setup,
+        party: &PartyId,
+        prepared: &Prepared<'_>,
+        body: KeyedHash,
+        now: Timestamp,
+    ) -> Result<(StoredMessage, bool), Refusal> {
+        if prepared.model.kind == Kind::Return {
+            return self.take_answer(setup, party, prepared, body, now).await;
+        }
+        let planner = Planner {
+            setup,
+            party,
+            message: prepared,
+            now,
+        };
+        for _ in 0..ATTEMPTS {
+            let parts = planner
+                .sort()
+                .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
+            let domains = parts.domains().into_iter().collect();
+            let ledger = self.ledger(&planner, &parts).await?;
+            let plan = planner.plan(parts, &ledger);
+            self.check_parking(setup, party, &plan).await?;
+            let findings = findings_of(prepared, setup, party, &plan);
+            let message = message_row(setup, party, prepared, body, now, findings, domains);
+            let id = message.id.clone();
+            let persons = persons_of(&planner);
+            match self
+                .store
+                .accept(acceptance(setup, message, plan, now))
+                .await
+            {
+                Ok(()) => {
+                    self.release_waiting(setup, &persons).await;
+                    return self.stored(party, &id).await.map(|stored| (stored, false));
+                }
+                Err(AcceptError::Conflict) => {}
+                Err(AcceptError::Duplicate(known)) => {
+                    return same_or_other(*known, &body).map(|known| (known, true));
+                }
+                Err(AcceptError::Store(cause)) => return Err(refusal(cause)),
+            }
+        }
+        Err(Refusal::Busy(Vec::new()))
+    }
+
+    async fn stored(&self, party: &PartyId, id: &str) -> Result<StoredMessage, Refusal> {
+        let stored = self.store.message(party, id).await.map_err(refusal)?;
+        stored.ok_or(Refusal::Busy(Vec::new()))
+    }
+
+    /// What the ledger knows of the persons of a message.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Busy`] when the store cannot be read.
+    pub async fn ledger(
+        &self,
+        planner: &Planner<'_>,
+        parts: &super::plan::Parts<'_>,
+    ) -> Result<LedgerView, Refusal> {
+        let needs = planner.needs(parts);
+        if needs.persons.is_empty() {
+            return Ok(LedgerView::default());
+        }
+        let mut entries = self.store.ledger(&needs.persons).await.map_err(refusal)?;
+        if !needs.cases.is_empty() {
+            entries.extend(
+                self.store
+                    .ledger_cases(&needs.cases)
+                    .await
+                    .map_err(refusal)?,
+            );
+        }
+        let remembered = self.store.remembered(&needs.cases).await.map_err(refusal)?;
+        Ok(LedgerView::new(entries, remembered))
+    }
+
+    /// A Retourmelding belongs to the release whose reference it names, and
+    /// is shown to the sender of that message.
+    async fn take_answer(
+        &self,
+        setup: &Setup,
+        party: &PartyId,
+        prepared: &Prepared<'_>,
+        body: KeyedHash,
+        now: Timestamp,
+    ) -> Result<(StoredMessage, bool), Refusal> {
+        let answered = prepared
+            .model
+            .header
+            .answered
+            .as_deref()
+            .unwrap_or_default();
+        let reference = policy::berrefnr(&setup.keys, party, answered);
+        let found = self
+            .store
+            .release_by_berrefnr(party, &reference)
+            .await
+            .map_err(refusal)?;
+        let matched = found.filter(|release| release.test == prepared.model.header.test);
+        let Some(release) = matched else {
+            let root = prepared.stripped.document().root();
+            let remark = Remark {
+                code: Code::AnswerUnmatched,
+                at: root,
+            };
+            let mapping = &setup.standing(party).mapping;
+            return Err(Refusal::Invalid(prepared.findings_for([remark], mapping)));
+        };
+        let planner = Planner {
+            setup,
+            party,
+            message: prepared,
+            now,
+        };
+        let forwarded = planner.forward_answer(&release);
+        let positive = !prepared.has_error_entries();
+        let domains = forwarded.iter().map(|release| release.domain()).collect();
+        let findings = prepared.findings.clone();
+        let message = message_row(setup, party, prepared, body, now, findings, domains);
+        let id = message.id.clone();
+        let acceptance = Acceptance {
+            answer: Some(Answer {
+                release_id: release.id.clone(),
+                positive,
+            }),
+            releases: forwarded,
+            ..acceptance(setup, message, Plan::default(), now)
+        };
+        match self.store.accept(acceptance).await {
+            Ok(()) => self.stored(party, &id).await.map(|stored| (stored, false)),
+            Err(AcceptError::Duplicate(known)) => {
+                same_or_other(*known, &body).map(|known| (known, true))
+            }
+            Err(AcceptError::Conflict) => Err(Refusal::Busy(Vec::new())),
+            Err(AcceptError::Store(cause)) => Err(refusal(cause)),
+        }
+    }
+
+    /// Parking is bounded per party: beyond it nothing is accepted.
+    async fn check_parking(
+        &self,
+        setup: &Setup,
+        party: &PartyId,
+        plan: &Plan,
+    ) -> Result<(), Refusal> {
+        if plan.parked.is_empty() {
+            return Ok(());
+        }
+        let limits = &setup.settings.limits;
+        let (count, bytes) = self.store.parked_bytes(party).await.map_err(refusal)?;
+        let more: u64 = plan.parked.iter().map(|part| part.xml().len() as u64).sum();
+        if count + plan.parked.len() as u64 > limits.parked_per_party
+            || bytes + more > limits.parked_bytes_per_party
+        {
+            return Err(Refusal::Busy(vec![Finding::new(Code::ParkingFull)]));
+        }
+        Ok(())
+    }
+
+    /// A report may make a parked correction of its case releasable.
+    async fn release_waiting(&self, setup: &Setup, persons: &[KeyedHash]) {
+        if persons.is_empty() {
+            return;
+        }
+        match self.store.parked_about(persons).await {
+            Ok(items) => {
+                let waiting = items
+                    .into_iter()
+                    .filter(|item| item.reason == Code::CaseUnknown);
+                self.release_parked(setup, waiting.collect()).await;
+            }
+            Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
+        }
+    }
+
+    /// Releases what waits and has a way to go now, oldest first.
+    pub async fn release_all_parked(&self, setup: &Setup) {
+        match self.store.parked(&ParkedFilter::default()).await {
+            Ok(items) => self.release_parked(setup, items).await,
+            Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
+        }
+    }
+
+    async fn release_parked(&self, setup: &Setup, items: Vec<ParkedItem>) {
+        for item in items {
+            let released = self.release_one(setup, &item).await;
+            match released {
+                Ok(true) => {
+                    tracing::info!(parked.id = %item.id, "Released parked part {}", item.id)
+                }
+                Ok(false) => {}
+                Err(cause) => {
+                    tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id)
+                }
+            }
+        }
+    }
+
+    /// Runs a parked part through the stages again. It goes only as a whole:
+    /// while any of it has to wait, all of it waits.
+    async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<bool, AcceptError> {
+        let now = self.clock.now();
+        let (preparation, _) = prepare::prepare(setup, &item.party, &item.xml, now);
+        let Preparation::Ready(prepared) = preparation else {
+            return Ok(false);
+        };
+        let planner = Planner {
+            setup,
+            party: &item.party,
+            message: &prepared,
+            now,
+        };
+        for _ in 0..ATTEMPTS {
+            let Ok(parts) = planner.sort() else {
+                return Ok(false);
+            };
+            let Ok(ledger) = self.ledger(&planner, &parts).await else {
+                return Ok(false);
+            };
+            let mut plan = planner.plan(parts, &ledger);
+            if !plan.parked.is_empty() || plan.routes.is_empty() {
+                return Ok(false);
+            }
+            let message_type = prepared.stripped.document().schema().name.clone();
+            let unparking = Unparking {
+                item,
+                withheld: plan
+                    .routes
+                    .iter()
+                    .flat_map(|route| route.withheld(&message_type))
+                    .collect(),
+                remember: remembered(&plan, now),
+                ledger: plan
+                    .routes
+                    .iter_mut()
+                    .flat_map(super::plan::RoutePlan::take_changes)
+                    .collect(),
+                releases: plan
+                    .routes
+                    .into_iter()
+                    .filter_map(|route| route.release)
+                    .collect(),
+                window_days: setup.policy.window_days(),
+            };
+            match self.store.unpark(unparking).await {
+                Ok(()) => return Ok(true),
+                Err(AcceptError::Conflict) => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Above this many bytes a message gets a thread of its own.
+const LARGE: usize = 1 << 18;
+
+fn refusal(cause: crate::store::Error) -> Refusal {
+    use crate::store::Error;
+    match cause {
+        Error::Busy | Error::Unavailable(_) => {
+            tracing::warn!("The store cannot answer now: {cause}");
+            Refusal::Busy(Vec::new())
+        }
+        Error::Conflict | Error::WrongKeys | Error::Damaged { .. } => Refusal::Internal(cause),
+    }
+}
+
+/// 403 for a sender or an employer that is not this party's, also when the
+/// message is not valid.
+///
+/// # Errors
+///
+/// [`Refusal::Forbidden`].
+pub fn check_sender(
+    setup: &Setup,
+    party: &PartyId,
+    preparation: &Preparation<'_>,
+    outline: &Outline,
+    body: &[u8],
+) -> Result<(), Refusal> {
+    let document = match preparation {
+        Preparation::Ready(prepared) => Some(prepared.stripped.document()),
+        Preparation::Invalid { partial, .. } => partial.as_ref(),
+        Preparation::Malformed(_) => None,
+    };
+    let (Some(document), Some(sender_id)) = (document, &outline.sender_id) else {
+        return Ok(());
+    };
+    let known = setup
+        .party(party)
+        .is_some_and(|party| party.may_send_as(sender_id));
+    let at = |code, node| prepare::finding_at(document, body, code, node);
+    if !known {
+        return Err(Refusal::Forbidden(vec![at(
+            Code::SenderMismatch,
+            document.root(),
+        )]));
+    }
+    if !setup
+        .party(party)
+        .is_some_and(|party| party.kind.speaks_for_employers())
+    {
+        return Ok(());
+    }
+    for employer in prepare::employers_of(document) {
+        let text = |tag: &str| child_text(document, employer, tag);
+        if let crate::directory::Match::Foreign(_) = setup.directory.tenant_for(party, &text) {
+            return Err(Refusal::Forbidden(vec![at(
+                Code::EmployerForeign,
+                employer,
+            )]));
+        }
+    }
+    Ok(())
+}
+
+/// The text of an employer's child, as the directory asks for it.
+fn child_text<'d>(document: &'d Document, employer: NodeId, tag: &str) -> Option<&'d str> {
+    document
+        .children(employer)
+        .find(|child| document.element(*child).tag == tag)
+        .map(|child| document.text(child))
+}
+
+fn same_or_other(known: StoredMessage, body: &KeyedHash) -> Result<StoredMessage, Refusal> {
+    if &known.body == body {
+        Ok(known)
+    } else {
+        Err(Refusal::ReferenceReused)
+    }
+}
+
+/// The refusal of a message of which something is another party's.
+pub fn forbidden(
+    prepared: &Prepared<'_>,
+    setup: &Setup,
+    party: &PartyId,
+    foreign: Foreign,
+) -> Refusal {
+    let remark = Remark {
+        code: foreign.code,
+        at: foreign.at,
+    };
+    Refusal::Forbidden(prepared.findings_for([remark], &setup.standing(party).mapping))
+}
+
+/// What the sender is told: what validation found and what the plan adds.
+pub fn findings_of(
+    prepared: &Prepared<'_>,
+    setup: &Setup,
+    party: &PartyId,
+    plan: &Plan,
+) -> Vec<Finding> {
+    let mut findings = prepared.findings.clone();
+    let remarks = plan.remarks.iter().copied();
+    findings.extend(prepared.findings_for(remarks, &setup.standing(party).mapping));
+    // What remains is no reason to refuse: the message is taken.
+    for finding in &mut findings {
+        finding.severity = Severity::Warning;
+    }
+    findings
+}
+
+fn persons_of(planner: &Planner<'_>) -> Vec<KeyedHash> {
+    let model = &planner.message.model;
+    if model.kind != Kind::Absences {
+        return Vec::new();
+    }
+    let identity = policy::Identity::of(&planner.setup.keys, planner.party);
+    let employees = model
+        .employers
+        .iter()
+        .flat_map(|employer| &employer.employees);
+    employees
+        .map(|employee| identity.person(&employee.id))
+        .collect()
+}
+
+fn message_row(
+    setup: &Setup,
+    party: &PartyId,
+    prepared: &Prepared<'_>,
+    body: KeyedHash,
+    now: Timestamp,
+    findings: Vec<Finding>,
+    routed: Vec<crate::domain::Domain>,
+) -> Message {
+    let header = &prepared.model.header;
+    Message {
+        id: clock::new_id(),
+        party: party.clone(),
+        test: header.test,
+        berrefnr: policy::berrefnr(&setup.keys, party, &header.berrefnr),
+        body,
+        received_at: now,
+        message_type: prepared.stripped.document().schema().name.clone(),
+        edition: prepared.edition.name().to_owned(),
+        reference: header.berrefnr.clone(),
+        findings,
+        routed,
+        // Of these the sender may not learn whether a person passed.
+        shown: !matches!(prepared.model.kind, Kind::Employments | Kind::EmployeeData),
+    }
+}
+
+fn acceptance(setup: &Setup, message: Message, mut plan: Plan, now: Timestamp) -> Acceptance {
+    let message_type = message.message_type.clone();
+    Acceptance {
+        withheld: plan
+            .routes
+            .iter()
+            .flat_map(|route| route.withheld(&message_type))
+            .collect(),
+        remember: remembered(&plan, now),
+        ledger: plan
+            .routes
+            .iter_mut()
+            .flat_map(super::plan::RoutePlan::take_changes)
+            .collect(),
+        releases: plan
+            .routes
+            .into_iter()
+            .filter_map(|route| route.release)
+            .collect(),
+        window_days: setup.policy.window_days(),
+        parked: plan.parked,
+        unparked: Vec::new(),
+        answer: None,
+        message,
+    }
+}
+
+/// Released cases are recognised for two years, to the end of the month, so
+/// that the day of the report cannot be read from it.
+fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
+    let until: Date = clock::civil_at(now)
+        .date()
+        .saturating_add(2.years())
+        .last_of_month();
+    let released = plan.routes.iter().filter(|route| route.release.is_some());
+    let mut cases: HashMap<(KeyedHash, KeyedHash), ()> = HashMap::new();
+    for route in released {
+        cases.extend(
+            route
+                .decision
+                .remember
+                .iter()
+                .map(|case| ((route.route, *case), ())),
+        );
+    }
+    cases
+        .into_keys()
+        .map(|(route, case)| Remembered { route, case, until })
+        .collect()
+}

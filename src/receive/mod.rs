@@ -1,0 +1,34 @@
+//! `/v1/messages`: messages come in, senders ask what became of them.
+//!
+//! The stages in order: `body` bounds and unpacks, `prepare` parses,
+//! validates, strips and normalises, `plan` routes and asks policy, `intake`
+//! stores. `routes` turns HTTP into calls and results into HTTP.
+
+mod answer;
+mod body;
+mod explain;
+mod intake;
+mod pace;
+mod plan;
+mod prepare;
+mod routes;
+mod status;
+
+pub use body::BodyLimits;
+pub use explain::{ExplainError, explain};
+pub use intake::Intake;
+pub use pace::Pace;
+pub use routes::{Reception, routes};
+
+use crate::http::{Kind, Problem};
+use crate::store::Error;
+
+fn store_problem(cause: &Error) -> Problem {
+    match cause {
+        Error::Busy | Error::Unavailable(_) => {
+            tracing::warn!("The store cannot answer now: {cause}");
+            Problem::new(Kind::Unavailable)
+        }
+        Error::Conflict | Error::WrongKeys | Error::Damaged { .. } => Problem::internal(cause),
+    }
+}

@@ -1,0 +1,222 @@
+//! From bytes to a message that can be planned: parse, validate, strip the
+//! citizen service number, normalise, model, business rules.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::clock;
+use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
+use crate::parse;
+use crate::policy::{self, Stripped};
+use crate::setup::Setup;
+use crate::translate::{self, Kind, Mapping, Message, Remark};
+use crate::validate::{self, Document, Edition, NodeId, RejectKind, Term};
+
+/// A message that went through all stages before routing.
+#[derive(Debug)]
+pub struct Prepared<'b> {
+    /// The edition that it is read in.
+    pub edition: Arc<Edition>,
+    /// The message without citizen service numbers.
+    pub stripped: Stripped,
+    /// What it says.
+    pub model: Message,
+    /// Warnings so far, with places.
+    pub findings: Vec<Finding>,
+    body: &'b [u8],
+}
+
+/// What can be said about a message even when it is refused: enough to answer
+/// its sender and to recognise it.
+#[derive(Default)]
+pub struct Outline {
+    /// `IdInzndr`.
+    pub sender_id: Option<String>,
+    /// `Berrefnr`.
+    pub berrefnr: Option<String>,
+    /// `TestJN` = J.
+    pub test: bool,
+    /// `OntvngstbevJN` = J.
+    pub receipt_wanted: bool,
+}
+
+/// What came of the stages before routing.
+pub enum Preparation<'b> {
+    /// Ready to be planned, unless a finding is an error.
+    Ready(Box<Prepared<'b>>),
+    /// Not well-formed or with a forbidden construct.
+    Malformed(Vec<Finding>),
+    /// Invalid against the schema or a rule.
+    Invalid {
+        /// All findings.
+        findings: Vec<Finding>,
+        /// As much of the message as was understood.
+        partial: Option<Document>,
+    },
+}
+
+impl Prepared<'_> {
+    /// Findings for `remarks`, as severe as the party's mapping says.
+    #[must_use]
+    pub fn findings_for(
+        &self,
+        remarks: impl IntoIterator<Item = Remark>,
+        mapping: &Mapping,
+    ) -> Vec<Finding> {
+        findings_for(self.stripped.document(), self.body, remarks, mapping)
+    }
+}
+
+impl Prepared<'_> {
+    /// True when a Retourmelding names an error: the receiver refused.
+    #[must_use]
+    pub fn has_error_entries(&self) -> bool {
+        let document = self.stripped.document();
+        document
+            .children(document.root())
+            .any(|node| document.term(node) == Some(Term::ErrorEntry))
+    }
+}
+
+/// Runs the stages before routing on `body`, for a message of `party`.
+#[must_use]
+pub fn prepare<'b>(
+    setup: &Setup,
+    party: &PartyId,
+    body: &'b [u8],
+    now: Timestamp,
+) -> (Preparation<'b>, Outline) {
+    let standing = setup.standing(party);
+    let edition = &standing.edition;
+    let read = match validate::read(edition, body, &standing.tolerance) {
+        Ok(read) => read,
+        Err(rejected) => {
+            let outline = rejected
+                .partial
+                .as_ref()
+                .map(outline_of)
+                .unwrap_or_default();
+            let preparation = match rejected.kind {
+                RejectKind::Malformed => Preparation::Malformed(rejected.findings),
+                RejectKind::Invalid => Preparation::Invalid {
+                    findings: rejected.findings,
+                    partial: rejected.partial,
+                },
+            };
+            return (preparation, outline);
+        }
+    };
+    let outline = outline_of(&read.document);
+    let (mut stripped, mut remarks) = policy::strip(read.document, &setup.policy.parts().bsn);
+    remarks.extend(translate::normalise(
+        stripped.document_mut(),
+        &standing.mapping,
+    ));
+    let model = translate::read(stripped.document(), &standing.mapping);
+    let today = clock::civil_at(now).date();
+    remarks.extend(translate::check(&model, stripped.document(), today));
+    let mut findings = read.findings;
+    findings.extend(findings_for(
+        stripped.document(),
+        body,
+        remarks,
+        &standing.mapping,
+    ));
+    let prepared = Prepared {
+        edition: Arc::clone(edition),
+        stripped,
+        model,
+        findings,
+        body,
+    };
+    if prepared
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+    {
+        let findings = prepared.findings;
+        let partial = Some(prepared.stripped.into_document());
+        return (Preparation::Invalid { findings, partial }, outline);
+    }
+    (Preparation::Ready(Box::new(prepared)), outline)
+}
+
+fn findings_for(
+    document: &Document,
+    body: &[u8],
+    remarks: impl IntoIterator<Item = Remark>,
+    mapping: &Mapping,
+) -> Vec<Finding> {
+    let mut offsets = Vec::new();
+    let mut findings = Vec::new();
+    for Remark { code, at } in remarks {
+        let Some(severity) = mapping.severity(code) else {
+            continue;
+        };
+        let path = document.path(at);
+        offsets.push(document.offset(at));
+        findings.push(Finding {
+            severity,
+            path,
+            ..Finding::new(code)
+        });
+    }
+    locate(&mut findings, &offsets, body);
+    findings
+}
+
+fn locate(findings: &mut [Finding], offsets: &[u64], body: &[u8]) {
+    if findings.is_empty() {
+        return;
+    }
+    // A slice does not fail; without places the findings still stand.
+    let places = parse::places(body, offsets).unwrap_or_default();
+    for (finding, place) in findings.iter_mut().zip(places) {
+        (finding.line, finding.column) = (place.line, place.column);
+    }
+}
+
+/// The general part of a document, also of one that is not valid.
+#[must_use]
+pub fn outline_of(document: &Document) -> Outline {
+    let Some(header) = document.child(document.root(), Term::Header) else {
+        return Outline::default();
+    };
+    let text = |term| document.child_text(header, term).map(str::to_owned);
+    Outline {
+        sender_id: text(Term::SenderId),
+        berrefnr: text(Term::Berrefnr),
+        test: text(Term::Test).as_deref() == Some("J"),
+        receipt_wanted: text(Term::ReceiptWanted).as_deref() == Some("J")
+            && Kind::from_code(&document.schema().code) != Some(Kind::Return),
+    }
+}
+
+/// Hash of the body, by which the same message is recognised.
+#[must_use]
+pub fn body_hash(setup: &Setup, body: &[u8]) -> KeyedHash {
+    policy::body(&setup.keys, body)
+}
+
+/// The employers of a document, also of one that is not valid.
+pub fn employers_of(document: &Document) -> impl Iterator<Item = NodeId> + '_ {
+    document
+        .children(document.root())
+        .filter(|node| document.term(*node) == Some(Term::Employer))
+}
+
+/// A finding with this code at a node.
+#[must_use]
+pub fn finding_at(document: &Document, body: &[u8], code: Code, at: NodeId) -> Finding {
+    let mut finding = Finding {
+        path: document.path(at),
+        ..Finding::new(code)
+    };
+    locate(
+        std::slice::from_mut(&mut finding),
+        &[document.offset(at)],
+        body,
+    );
+    finding
+}
