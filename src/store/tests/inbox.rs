@@ -89,11 +89,21 @@ on_both! {
         assert_eq!(lease_ids(&store, 10, place.now()).await, ["r1"]);
         let test = store.lease(&arbo(), true, 10, SECONDS(60), place.now()).await.unwrap();
         assert_eq!((test.len(), test[0].id.as_str(), test[0].test), (1, "r2", true));
+        // Handed out, but to somebody else.
+        let doctor = party("bedrijfsarts-1");
+        let theirs = store.lease(&doctor, false, 1, SECONDS(60), place.now()).await.unwrap();
+        assert_eq!(theirs[0].id, "r3");
         let acked = ack_ids(&store, &["r1", "r3", "none"], place.now()).await;
         assert_eq!(acked.acknowledged, ["r1"]);
         assert_eq!(acked.unknown, ["r3", "none"]);
-        let rejected = store.reject(&arbo(), "r3", "x", "c", "", place.now()).await;
+        let token = &theirs[0].lease;
+        let with_token = [("r3".to_owned(), Some(token.clone()))];
+        let acked = store.ack(&arbo(), &with_token, place.now()).await.unwrap();
+        assert_eq!(acked.unknown, ["r3"]);
+        let rejected = store.reject(&arbo(), "r3", token, "c", "", place.now()).await;
         assert_eq!(rejected, Err(InboxError::Unknown));
+        let extended = store.extend(&arbo(), "r3", token, SECONDS(60), place.now()).await;
+        assert_eq!(extended, Err(InboxError::Unknown));
         let replay = store.payload(&arbo(), "r3", place.now(), SECONDS(60)).await;
         assert!(replay.unwrap().is_none());
     }
