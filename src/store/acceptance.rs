@@ -32,7 +32,8 @@ pub struct Message {
     pub berrefnr: KeyedHash,
     /// Hash of the body after decompression.
     pub body: KeyedHash,
-    /// When it came in.
+    /// When it came in. Kept in whole milliseconds: cut it before the sender
+    /// is told, so that a repeat gets the same receipt.
     pub received_at: Timestamp,
     /// Name of the message, `Verzuimmeldingen`.
     pub message_type: String,

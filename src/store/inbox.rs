@@ -217,19 +217,19 @@ impl Store {
             now: ms(now),
             until: ms(later(now, ttl)),
         };
-        let token = request.token.clone();
+        let lease = request.token.clone();
         let taken = self.writer().write(request).await?;
         let mut payloads = self.payloads(&taken.rows).await?;
         let mut leased = Vec::with_capacity(taken.rows.len());
         for row in &taken.rows {
             let id: String = row.value("id")?;
             let Some(xml) = payloads.remove(&id) else {
-                self.give_up(party, &id, &token, now).await?;
+                self.give_up(party, &id, &lease, now).await?;
                 continue;
             };
             leased.push(Leased {
                 id,
-                lease: token.clone(),
+                lease: lease.clone(),
                 sequence: row.value("sequence")?,
                 message_type: row.value("message_type")?,
                 edition: row.value("edition")?,

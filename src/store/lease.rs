@@ -24,8 +24,8 @@ use crate::domain::KeyedHash;
 
 /// Most bytes of messages in one answer; a single larger one goes alone.
 pub(super) const ANSWER_BYTES: i64 = 16 * 1024 * 1024;
-/// Rows that one step of the scan reads.
-const SCAN_ROWS: i64 = 256;
+/// Most rows that one step of the scan reads.
+const SCAN_ROWS: usize = 1024;
 
 /// Takes what is due, oldest first.
 pub(super) struct Lease {
@@ -56,15 +56,18 @@ impl Change for Lease {
     async fn run(&self, connection: &mut Connection) -> Result<Taken, sqlx::Error> {
         let mut pick = Pick::new(self.limit, self.now);
         let mut after = 0_i64;
+        // Mostly the oldest rows are due; if not, the steps grow.
+        let mut step = self.limit + 16;
         loop {
             let rows = sqlx::query(SCAN)
                 .bind(&self.party)
                 .bind(self.test)
                 .bind(after)
-                .bind(SCAN_ROWS)
+                .bind(i64::try_from(step).unwrap_or(i64::MAX))
                 .fetch_all(&mut *connection)
                 .await?;
-            let more = i64::try_from(rows.len()).unwrap_or(0) == SCAN_ROWS;
+            let more = rows.len() == step;
+            step = (2 * step).min(SCAN_ROWS);
             if let Some(last) = rows.last() {
                 after = last.try_get("sequence")?;
             }

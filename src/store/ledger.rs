@@ -324,3 +324,61 @@ impl Change for Forget {
         Ok(removed.rows_affected())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn day() -> impl Strategy<Value = Date> {
+        (-30_000_i64..60_000).prop_map(|number| sql::to_day(number).unwrap())
+    }
+
+    prop_compose! {
+        fn entry()(
+            hashes in any::<[[u8; KeyedHash::LEN]; 6]>(),
+            first_day in day(),
+            recovered_on in proptest::option::of(day()),
+            closed_on in proptest::option::of(day()),
+            withdrawn: bool,
+            last_number: u32,
+            last_message_on in day(),
+        ) -> CaseEntry {
+            let [route, person, employment, case, birth, last_content] =
+                hashes.map(KeyedHash::from_bytes);
+            CaseEntry {
+                key: CaseKey { route, person, employment, case },
+                birth,
+                state: CaseState {
+                    first_day,
+                    recovered_on,
+                    closed_on,
+                    withdrawn,
+                    last_number,
+                    last_content,
+                    last_message_on,
+                },
+                version: 1,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sealed_entry_reads_back_and_does_not_tell_by_length(a in entry(), b in entry()) {
+            let inner = decode(&encode(&a)).unwrap();
+            prop_assert_eq!(inner.state, a.state.clone());
+            prop_assert_eq!((inner.employment, inner.birth), (a.key.employment, a.birth));
+            prop_assert_eq!(encode(&a).len(), encode(&b).len());
+        }
+
+        #[test]
+        fn a_cut_or_longer_entry_is_not_read(a in entry(), cut in 0_usize..130) {
+            let bytes = encode(&a);
+            prop_assert!(decode(&bytes[..cut]).is_none());
+            let longer = [bytes.as_slice(), &[0]].concat();
+            prop_assert!(decode(&longer).is_none());
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Statements about many rows, and how values look in a column.
 //!
-//! Lists are cut and padded to powers of two: a handful of statement texts,
-//! which the driver keeps prepared, serve every length.
+//! Lists are padded to powers of two and rows are inserted in round numbers:
+//! a few statement texts, which the driver keeps prepared, serve every length.
 
 use std::ops::Range;
 
@@ -125,21 +125,23 @@ impl Insert {
         Ok(returned)
     }
 
-    /// Cuts `len` rows into powers of two that fit one statement each.
+    /// Cuts `len` rows into round numbers that fit one statement each.
     fn steps(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let most = power_of_two_within((MAX_BINDS / self.columns).min(ROWS_MAX));
+        let most = round_within((MAX_BINDS / self.columns).min(ROWS_MAX));
         let mut at = 0;
         std::iter::from_fn(move || {
-            let step = power_of_two_within((len - at).min(most));
+            let step = round_within((len - at).min(most));
             at += step;
             (step > 0).then_some(at - step..at)
         })
     }
 }
 
-/// The largest power of two that is not above `limit`; 0 for 0.
-fn power_of_two_within(limit: usize) -> usize {
-    limit.checked_ilog2().map_or(0, |bits| 1 << bits)
+/// The largest number of one octal digit and zeros that is not above `limit`;
+/// 0 for 0.
+fn round_within(limit: usize) -> usize {
+    let zeros = limit.checked_ilog2().map_or(0, |bits| bits / 3 * 3);
+    limit >> zeros << zeros
 }
 
 /// A keyed hash as a column holds it.
@@ -222,7 +224,7 @@ mod tests {
             let mut next = 0;
             for step in insert.steps(len) {
                 prop_assert_eq!(step.start, next);
-                prop_assert!(step.len().is_power_of_two());
+                prop_assert_eq!(step.len(), round_within(step.len()));
                 prop_assert!(step.len() * columns <= MAX_BINDS);
                 next = step.end;
             }
@@ -233,6 +235,14 @@ mod tests {
         fn a_day_reads_back_as_itself(number in -100_000_i64..100_000) {
             prop_assert_eq!(day(to_day(number).unwrap()), number);
         }
+    }
+
+    #[test]
+    fn few_numbers_are_round() {
+        let round: std::collections::BTreeSet<_> = (1..=ROWS_MAX).map(round_within).collect();
+        assert_eq!(round.len(), 7 + 7 + 4);
+        assert_eq!(round_within(63), 56);
+        assert_eq!(round_within(64), 64);
     }
 
     #[test]

@@ -163,9 +163,9 @@ impl Writer {
         }
     }
 
-    /// True while the last batch failed.
+    /// True when the last batch failed, or nobody takes jobs any more.
     pub(super) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) || self.queue.is_closed()
     }
 
     fn enqueue(&self, job: Job, bytes: usize) -> Result<(), Error> {

@@ -89,11 +89,21 @@ on_both! {
         assert_eq!(lease_ids(&store, 10, place.now()).await, ["r1"]);
         let test = store.lease(&arbo(), true, 10, SECONDS(60), place.now()).await.unwrap();
         assert_eq!((test.len(), test[0].id.as_str(), test[0].test), (1, "r2", true));
+        // Handed out, but to somebody else.
+        let doctor = party("bedrijfsarts-1");
+        let theirs = store.lease(&doctor, false, 1, SECONDS(60), place.now()).await.unwrap();
+        assert_eq!(theirs[0].id, "r3");
         let acked = ack_ids(&store, &["r1", "r3", "none"], place.now()).await;
         assert_eq!(acked.acknowledged, ["r1"]);
         assert_eq!(acked.unknown, ["r3", "none"]);
-        let rejected = store.reject(&arbo(), "r3", "x", "c", "", place.now()).await;
+        let token = &theirs[0].lease;
+        let with_token = [("r3".to_owned(), Some(token.clone()))];
+        let acked = store.ack(&arbo(), &with_token, place.now()).await.unwrap();
+        assert_eq!(acked.unknown, ["r3"]);
+        let rejected = store.reject(&arbo(), "r3", token, "c", "", place.now()).await;
         assert_eq!(rejected, Err(InboxError::Unknown));
+        let extended = store.extend(&arbo(), "r3", token, SECONDS(60), place.now()).await;
+        assert_eq!(extended, Err(InboxError::Unknown));
         let replay = store.payload(&arbo(), "r3", place.now(), SECONDS(60)).await;
         assert!(replay.unwrap().is_none());
     }
@@ -140,6 +150,24 @@ on_both! {
         assert_eq!(stored.deliveries[0].state, DeliveryState::Dead);
         let backlog = store.backlog(place.now()).await.unwrap();
         assert_eq!((backlog[0].due, backlog[0].leased, backlog[0].dead), (0, 1, 1));
+    }
+
+    async fn every_step_is_shown_with_its_time(place: Place) {
+        let store = place.open().await;
+        accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
+        let mut times = vec![place.now()];
+        place.clock.advance(SECONDS(1));
+        lease(&store, 1, place.now()).await;
+        times.push(place.now());
+        place.clock.advance(SECONDS(1));
+        ack_ids(&store, &["r1"], place.now()).await;
+        times.push(place.now());
+        let stored = store.message(&party("adp"), "m1").await.unwrap().unwrap();
+        let states = [DeliveryState::Offered, DeliveryState::Leased, DeliveryState::TakenOver];
+        let delivery = &stored.deliveries[0];
+        assert_eq!(delivery.steps, std::iter::zip(states, times).collect::<Vec<_>>());
+        assert_eq!((delivery.state, delivery.at), (DeliveryState::TakenOver, place.now()));
+        assert_eq!(delivery.domain, Domain::Arbodienst);
     }
 
     async fn extending_needs_the_current_lease(place: Place) {

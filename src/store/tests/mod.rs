@@ -7,6 +7,8 @@ mod model;
 mod records;
 mod speed;
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use jiff::civil::date;
 use tempfile::TempDir;
@@ -74,7 +76,8 @@ pub(super) fn keys() -> Keys {
 }
 
 pub(super) fn hash(text: &str) -> KeyedHash {
-    keys().keyed_hash("test", &[text])
+    static KEYS: LazyLock<Keys> = LazyLock::new(keys);
+    KEYS.keyed_hash("test", &[text])
 }
 
 pub(super) fn party(id: &str) -> PartyId {
