@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -90,6 +91,7 @@ impl Base {
             clock: self.clock.clone(),
             current,
             gate: Arc::new(RwLock::new(())),
+            corrections_wait: Arc::new(AtomicBool::new(true)),
         }
     }
 }
@@ -331,6 +333,7 @@ async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
             }
             Err(cause) => tracing::warn!("Parked parts were not cleaned: {cause}"),
         }
+        intake.release_all_parked(&intake.current.get()).await;
         if stop
             .run_until_cancelled(tokio::time::sleep(SWEEP))
             .await

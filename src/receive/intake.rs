@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
@@ -40,6 +41,10 @@ pub struct Intake {
     /// Held while a message is taken in, so that a change of the configuration
     /// can release what waits before newer reports pass it.
     pub gate: Arc<RwLock<()>>,
+    /// False while nothing is known to wait for a report, which spares a
+    /// look-up for every report. Another process may know better: the sweep
+    /// looks without asking.
+    pub corrections_wait: Arc<AtomicBool>,
 }
 
 /// A message that was accepted, now or before.
@@ -164,12 +169,17 @@ impl Intake {
             let receipt = receipt_of(&message);
             let persons = persons_of(&planner);
             count_withheld(&plan);
+            let waits = plan
+                .parked
+                .iter()
+                .any(|part| part.reason() == Code::CaseUnknown);
             match self
                 .store
                 .accept(acceptance(setup, message, plan, now))
                 .await
             {
                 Ok(()) => {
+                    self.corrections_wait.fetch_or(waits, Ordering::AcqRel);
                     self.release_waiting(setup, &persons).await;
                     return Ok((receipt, false));
                 }
@@ -316,7 +326,7 @@ impl Intake {
 
     /// A report may make a parked correction of its case releasable.
     async fn release_waiting(&self, setup: &Setup, persons: &[KeyedHash]) {
-        if persons.is_empty() {
+        if persons.is_empty() || !self.corrections_wait.load(Ordering::Acquire) {
             return;
         }
         match self.store.parked_about(persons).await {
@@ -332,9 +342,24 @@ impl Intake {
 
     /// Releases what waits and has a way to go now, oldest first.
     pub async fn release_all_parked(&self, setup: &Setup) {
-        match self.store.parked(&ParkedFilter::default()).await {
-            Ok(items) => self.release_parked(setup, items).await,
-            Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
+        // Lowered before looking: whoever parks meanwhile raises it again.
+        self.corrections_wait.store(false, Ordering::Release);
+        let mut filter = ParkedFilter::default();
+        loop {
+            let items = match self.store.parked(&filter).await {
+                Ok(items) => items,
+                Err(cause) => {
+                    self.corrections_wait.store(true, Ordering::Release);
+                    tracing::warn!("Parked parts were not looked at: {cause}");
+                    return;
+                }
+            };
+            let Some(last) = items.last() else { return };
+            filter.after = Some(last.id.clone());
+            if items.iter().any(|item| item.reason == Code::CaseUnknown) {
+                self.corrections_wait.store(true, Ordering::Release);
+            }
+            self.release_parked(setup, items).await;
         }
     }
 

@@ -65,12 +65,14 @@ pub struct ParkedFilter {
     pub party: Option<PartyId>,
     /// Only of this tenant.
     pub tenant: Option<TenantId>,
+    /// Only behind the part with this id, to read on where a look-up ended.
+    pub after: Option<String>,
 }
 
 const PARKED: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked
     WHERE (CAST($1 AS TEXT) IS NULL OR party = $1) AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
-    ORDER BY received_at, id LIMIT $3";
+    AND (CAST($4 AS TEXT) IS NULL OR id > $4) ORDER BY id LIMIT $3";
 const PARKED_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked WHERE id IN";
 const PARKED_ABOUT: &str = "SELECT DISTINCT parked_id FROM parked_person WHERE person IN";
@@ -80,7 +82,7 @@ const PARKED_BYTES: &str =
     FROM parked WHERE party = $1";
 
 impl Store {
-    /// Parked parts, oldest first; at most 1,000.
+    /// Parked parts, oldest first (ids begin with their time); at most 1,000.
     ///
     /// # Errors
     ///
@@ -91,6 +93,7 @@ impl Store {
             .bind(filter.party.as_ref().map(PartyId::as_str))
             .bind(filter.tenant.as_ref().map(TenantId::as_str))
             .bind(ITEMS_MAX)
+            .bind(filter.after.as_deref())
             .fetch_all(&mut *connection)
             .await?;
         self.items(&mut connection, &rows).await
