@@ -195,6 +195,20 @@ const ENTRIES_OF_CASES: &str =
     "SELECT entry, route, person, case_hash, version, sealed FROM ledger WHERE case_hash IN";
 const REMEMBERED: &str = "SELECT route, case_hash FROM remembered WHERE case_hash IN";
 
+/// Persons of one message above which it gets a query of its own.
+const ALONE: usize = 64;
+
+/// The entries of persons on all routes.
+pub(super) async fn entries_of_persons(
+    connection: &mut Connection,
+    keys: &Keys,
+    persons: HashSet<KeyedHash>,
+) -> Result<Vec<CaseEntry>, Error> {
+    let blobs: Vec<Vec<u8>> = persons.iter().map(blob).collect();
+    let rows = sql::select_in(connection, ENTRIES_OF_PERSONS, &blobs, "").await?;
+    rows.iter().map(|row| open_entry(keys, row)).collect()
+}
+
 impl Store {
     /// The entries of persons, each on one route: pairs of route and person.
     ///
@@ -205,8 +219,16 @@ impl Store {
         &self,
         persons: &[(KeyedHash, KeyedHash)],
     ) -> Result<Vec<CaseEntry>, Error> {
-        self.entries(ENTRIES_OF_PERSONS, persons, |key| (key.route, key.person))
-            .await
+        let wanted: HashSet<(KeyedHash, KeyedHash)> = persons.iter().copied().collect();
+        let distinct: HashSet<KeyedHash> = persons.iter().map(|(_, person)| *person).collect();
+        let mut entries = if distinct.len() > ALONE {
+            let mut connection = self.reader().await?;
+            entries_of_persons(&mut connection, self.keys(), distinct).await?
+        } else {
+            self.lookups().ask(distinct.into_iter().collect()).await?
+        };
+        entries.retain(|entry| wanted.contains(&(entry.key.route, entry.key.person)));
+        Ok(entries)
     }
 
     /// The entries of cases, each on one route: pairs of route and case.
@@ -218,22 +240,12 @@ impl Store {
         &self,
         cases: &[(KeyedHash, KeyedHash)],
     ) -> Result<Vec<CaseEntry>, Error> {
-        self.entries(ENTRIES_OF_CASES, cases, |key| (key.route, key.case))
-            .await
-    }
-
-    async fn entries(
-        &self,
-        statement: &'static str,
-        pairs: &[(KeyedHash, KeyedHash)],
-        pair: impl Fn(&CaseKey) -> (KeyedHash, KeyedHash),
-    ) -> Result<Vec<CaseEntry>, Error> {
-        let rows = self.by_second(statement, pairs).await?;
-        let wanted: HashSet<_> = pairs.iter().copied().collect();
+        let rows = self.by_second(ENTRIES_OF_CASES, cases).await?;
+        let wanted: HashSet<_> = cases.iter().copied().collect();
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {
             let entry = open_entry(self.keys(), row)?;
-            if wanted.contains(&pair(&entry.key)) {
+            if wanted.contains(&(entry.key.route, entry.key.case)) {
                 entries.push(entry);
             }
         }

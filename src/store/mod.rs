@@ -26,6 +26,7 @@ mod error;
 mod inbox;
 mod lease;
 mod ledger;
+mod lookup;
 mod message;
 mod parked;
 mod retention;
@@ -54,6 +55,7 @@ use crate::clock::Clock;
 use crate::seal::{Keys, Place};
 use backend::{Backend, Connection, Db, Pool};
 use bells::Bells;
+use lookup::Lookups;
 use writer::Writer;
 
 /// How long to wait for another process that writes.
@@ -68,6 +70,7 @@ pub struct Store {
 
 struct Shared {
     read: Pool,
+    lookups: Lookups,
     writer: Writer,
     bells: Arc<Bells>,
     keys: Keys,
@@ -96,8 +99,10 @@ impl Store {
         let mut connection = backend.prepare().await?;
         check_keys(&mut connection, &keys).await?;
         let bells = Arc::new(Bells::default());
+        let read = backend.readers();
         let shared = Shared {
-            read: backend.readers(),
+            lookups: Lookups::start(read.clone(), keys.clone()),
+            read,
             writer: Writer::start(backend, connection, Arc::clone(&bells)),
             bells,
             keys,
@@ -130,6 +135,10 @@ impl Store {
 
     async fn reader(&self) -> Result<PoolConnection<Db>, Error> {
         Ok(self.shared.read.acquire().await?)
+    }
+
+    fn lookups(&self) -> &Lookups {
+        &self.shared.lookups
     }
 
     fn writer(&self) -> &Writer {

@@ -1,0 +1,85 @@
+//! Look-ups of persons, many at once.
+//!
+//! Every absence message asks the ledger about its persons. While one query
+//! runs, the questions of other messages gather; the next query answers all of
+//! them. Alone, a question waits for nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::backend::Pool;
+use super::error::Error;
+use super::ledger::entries_of_persons;
+use crate::domain::KeyedHash;
+use crate::policy::CaseEntry;
+use crate::seal::Keys;
+
+/// Questions that one query answers at most.
+const TOGETHER: usize = 64;
+/// Questions that may wait before the next one is refused.
+const WAITING: usize = 4096;
+
+/// What a message wants to know, and where the answer goes.
+struct Question {
+    persons: Vec<KeyedHash>,
+    answer: oneshot::Sender<Result<Vec<CaseEntry>, Error>>,
+}
+
+/// Asks about persons. Ends with its last clone.
+#[derive(Clone)]
+pub(super) struct Lookups(mpsc::Sender<Question>);
+
+impl Lookups {
+    pub(super) fn start(pool: Pool, keys: Keys) -> Self {
+        let (sender, questions) = mpsc::channel(WAITING);
+        tokio::spawn(answer_all(pool, keys, questions));
+        Self(sender)
+    }
+
+    /// Everything known of these persons, on any route.
+    pub(super) async fn ask(&self, persons: Vec<KeyedHash>) -> Result<Vec<CaseEntry>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question { persons, answer };
+        self.0.try_send(question).map_err(|_| Error::Busy)?;
+        answered.await.unwrap_or(Err(Error::Busy))
+    }
+}
+
+async fn answer_all(pool: Pool, keys: Keys, mut questions: mpsc::Receiver<Question>) {
+    let mut gathered = Vec::with_capacity(TOGETHER);
+    while questions.recv_many(&mut gathered, TOGETHER).await > 0 {
+        let persons: HashSet<KeyedHash> = gathered
+            .iter()
+            .flat_map(|question| &question.persons)
+            .copied()
+            .collect();
+        let found = find(&pool, &keys, persons).await;
+        for Question { persons, answer } in gathered.drain(..) {
+            let entries = found.as_ref().map_err(Clone::clone).map(|found| {
+                persons
+                    .iter()
+                    .filter_map(|person| found.get(person))
+                    .flatten()
+                    .cloned()
+                    .collect()
+            });
+            // Whoever asked may have gone away.
+            let _ = answer.send(entries);
+        }
+    }
+}
+
+async fn find(
+    pool: &Pool,
+    keys: &Keys,
+    persons: HashSet<KeyedHash>,
+) -> Result<HashMap<KeyedHash, Vec<CaseEntry>>, Error> {
+    let mut connection = pool.acquire().await?;
+    let entries = entries_of_persons(&mut connection, keys, persons).await?;
+    let mut found: HashMap<KeyedHash, Vec<CaseEntry>> = HashMap::new();
+    for entry in entries {
+        found.entry(entry.key.person).or_default().push(entry);
+    }
+    Ok(found)
+}
