@@ -4,7 +4,7 @@
 //! Corrections and withdrawals pass for a case that the route knows and wait
 //! for one that it does not; they are never taken for a new case.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::civil::Date;
 
@@ -15,6 +15,7 @@ use crate::translate::{Absence, Action, Employee, Employment, Remark};
 use crate::validate::{Document, NodeId};
 
 /// A case while a message is decided on.
+#[derive(Clone)]
 struct Working {
     entry: CaseEntry,
     /// Key and version as stored, `None` for a case that is new.
@@ -22,13 +23,101 @@ struct Working {
     touched: bool,
 }
 
+/// The cases of a message's persons on one route, as far as decided: a person
+/// may stand in it several times, once per employment or employer.
+pub(super) struct Cases<'a> {
+    scope: &'a Scope<'a>,
+    persons: BTreeMap<KeyedHash, Vec<Working>>,
+}
+
+impl<'a> Cases<'a> {
+    pub(super) fn new(scope: &'a Scope<'a>) -> Self {
+        Self {
+            scope,
+            persons: BTreeMap::new(),
+        }
+    }
+
+    /// True when something of the person passes.
+    pub(super) fn decide(
+        &mut self,
+        employee: &Employee,
+        document: &Document,
+        decision: &mut Decision,
+    ) -> bool {
+        let scope = self.scope;
+        let person = scope.identity.person(&employee.id);
+        let former = changed(employee.former_id.as_ref(), Some(&employee.id))
+            .map(|former| scope.identity.person(former));
+        let mut case = AbsenceCase {
+            employee,
+            scope,
+            person,
+            birth: scope.identity.birth(employee.birth_date),
+            cases: self.of(person),
+            former: former.map(|former| self.of(former)).unwrap_or_default(),
+        };
+        let passed = case.decide(document, decision);
+        if passed {
+            if let Some(former) = former {
+                self.persons.insert(former, case.former);
+            }
+            self.persons.insert(person, case.cases);
+        }
+        passed
+    }
+
+    fn of(&self, person: KeyedHash) -> Vec<Working> {
+        if let Some(decided) = self.persons.get(&person) {
+            return decided.clone();
+        }
+        let known = self.scope.ledger.cases_of(self.scope.route, person);
+        known.iter().map(Working::stored).collect()
+    }
+
+    /// How the ledger changes once the release is stored.
+    pub(super) fn changes(self) -> Vec<LedgerChange> {
+        let mut changes = Vec::new();
+        let mut written: HashSet<CaseKey> = HashSet::new();
+        let cases = self.persons.into_values().flatten();
+        for case in cases.filter(|case| case.touched) {
+            let mut entry = case.entry;
+            if let Some((key, version)) = case.stored {
+                if key == entry.key {
+                    entry.version = version;
+                } else {
+                    changes.push(LedgerChange::Remove { key, version });
+                    entry.version = 0;
+                }
+            }
+            // Two cases can meet under one key when a former key is followed.
+            if written.insert(entry.key) {
+                changes.push(LedgerChange::Put(entry));
+            }
+        }
+        changes
+    }
+}
+
+impl Working {
+    fn stored(entry: &CaseEntry) -> Self {
+        Self {
+            entry: entry.clone(),
+            stored: Some((entry.key, entry.version)),
+            touched: false,
+        }
+    }
+}
+
 /// One person of an absence message on one route.
-pub(super) struct AbsenceCase<'a> {
+struct AbsenceCase<'a> {
     employee: &'a Employee,
     scope: &'a Scope<'a>,
     person: KeyedHash,
     birth: KeyedHash,
     cases: Vec<Working>,
+    /// What is known under a former id; empty once it is taken over.
+    former: Vec<Working>,
 }
 
 /// What happens to one report.
@@ -38,33 +127,8 @@ enum Verdict {
     Park,
 }
 
-impl<'a> AbsenceCase<'a> {
-    pub(super) fn of(employee: &'a Employee, scope: &'a Scope<'a>) -> Self {
-        let person = scope.identity.person(&employee.id);
-        let mut case = Self {
-            employee,
-            scope,
-            person,
-            birth: scope.identity.birth(employee.birth_date),
-            cases: Vec::new(),
-        };
-        case.load(person);
-        case
-    }
-
-    fn load(&mut self, person: KeyedHash) {
-        for entry in self.scope.ledger.cases_of(self.scope.route, person) {
-            let stored = Some((entry.key, entry.version));
-            self.cases.push(Working {
-                entry: entry.clone(),
-                stored,
-                touched: false,
-            });
-        }
-    }
-
-    /// True when something of the person passes.
-    pub(super) fn decide(mut self, document: &Document, decision: &mut Decision) -> bool {
+impl AbsenceCase<'_> {
+    fn decide(&mut self, document: &Document, decision: &mut Decision) -> bool {
         if self.follow_changed_keys().is_err() {
             decision.park(
                 self.employee.at,
@@ -108,22 +172,22 @@ impl<'a> AbsenceCase<'a> {
         if passed && only_repairs && !sick_before && !self.is_sick() {
             decision.minimal.insert(self.employee.at);
         }
-        if passed {
-            decision.changes.extend(self.changes());
-        }
         passed
     }
 
+    /// An open case of this very person: not of an earlier holder of the id.
     fn is_sick(&self) -> bool {
-        self.cases.iter().any(|case| case.entry.state.is_open())
+        self.cases
+            .iter()
+            .any(|case| case.entry.state.is_open() && case.entry.birth == self.birth)
     }
 
     /// Takes over what is known under a former key, if the birth date agrees.
     fn follow_changed_keys(&mut self) -> Result<(), ()> {
         let scope = self.scope;
-        if let Some(former) = changed(self.employee.former_id.as_ref(), Some(&self.employee.id)) {
+        if !self.former.is_empty() {
             let from = self.cases.len();
-            self.load(scope.identity.person(former));
+            self.cases.append(&mut self.former);
             let person = self.person;
             self.rekey(from, |_| true, |key| key.person = person)?;
         }
@@ -147,6 +211,27 @@ impl<'a> AbsenceCase<'a> {
                 }
             }
         }
+        if has_changed_keys(self.employee) {
+            self.confirm_new_keys()?;
+        }
+        Ok(())
+    }
+
+    /// What is known under the new keys has to agree as well: the change may
+    /// have been followed before, for somebody else.
+    fn confirm_new_keys(&self) -> Result<(), ()> {
+        let absences = self.employee.employments.iter();
+        let mut ids = absences
+            .flat_map(|employment| &employment.absences)
+            .filter_map(|absence| absence.case_id.as_deref());
+        let other_birth = |case_id: &str| {
+            let case = self.scope.identity.case(case_id);
+            let mut known = self.cases.iter().map(|working| &working.entry);
+            known.any(|entry| entry.key.case == case && entry.birth != self.birth)
+        };
+        if ids.any(other_birth) {
+            return Err(());
+        }
         Ok(())
     }
 
@@ -162,7 +247,7 @@ impl<'a> AbsenceCase<'a> {
             .skip(from)
             .filter(|case| applies(&case.entry.key))
         {
-            if case.entry.birth != self.birth {
+            if case.entry.birth != self.birth || self.employee.birth_date.is_none() {
                 return Err(());
             }
             change(&mut case.entry.key);
@@ -171,59 +256,65 @@ impl<'a> AbsenceCase<'a> {
         Ok(())
     }
 
-    fn find(&self, employment: &Employment, absence: &Absence) -> Option<usize> {
+    /// The cases that a report is about: the one under its employment, else
+    /// those under others when it ends the case. A case that ended must not
+    /// stay open because its report names another employment.
+    fn find(&self, employment: &Employment, absence: &Absence) -> Vec<usize> {
         let identity = self.scope.identity;
         let case = identity.case(absence.case_id.as_deref().unwrap_or_default());
         let at = identity.employment(employment.id.as_deref().unwrap_or_default());
-        let same_case = |working: &Working| working.entry.key.case == case;
-        self.cases
+        let of_case = |(_, working): &(usize, &Working)| working.entry.key.case == case;
+        let same: Vec<(usize, &Working)> = self.cases.iter().enumerate().filter(of_case).collect();
+        let under_it = same
             .iter()
-            .position(|working| same_case(working) && working.entry.key.employment == at)
+            .find(|(_, working)| working.entry.key.employment == at);
+        match under_it {
+            Some((found, _)) => vec![*found],
+            None if ends(absence) => same.into_iter().map(|(found, _)| found).collect(),
+            None => Vec::new(),
+        }
     }
 
     fn judge(&self, employment: &Employment, absence: &Absence) -> Verdict {
-        let known = self.find(employment, absence).is_some();
-        if known {
-            return Verdict::Pass;
-        }
         if is_repair(absence) {
-            let known_case = self.knows_the_case(absence);
-            return if known_case {
+            return if self.knows_the_case(absence) {
                 Verdict::Pass
             } else {
                 Verdict::Park
             };
         }
-        if !absence.ended || self.recovered_lately(absence) {
+        let known = self.find(employment, absence);
+        let mut known = known.iter().filter_map(|at| self.cases.get(*at));
+        if !ends(absence)
+            || known.any(|case| self.is_in_time(&case.entry.state))
+            || self.recovered_lately(absence)
+        {
             return Verdict::Pass;
         }
         Verdict::Withhold(rule::NOT_SICK)
     }
 
-    /// A case of this person under another employment, or one that the ledger
-    /// has forgotten but recognises.
+    /// False for a case whose window is over and that is still to be removed.
+    fn is_in_time(&self, state: &CaseState) -> bool {
+        let until = state.remembered_until(self.scope.window_days);
+        until.is_none_or(|until| self.scope.today <= until)
+    }
+
+    /// A case of this person, under whichever employment, or one that the
+    /// ledger has forgotten but recognises.
     fn knows_the_case(&self, absence: &Absence) -> bool {
         let scope = self.scope;
         let Some(case_id) = absence.case_id.as_deref() else {
             return false;
         };
         let case = scope.identity.case(case_id);
-        if self
-            .cases
-            .iter()
-            .any(|working| working.entry.key.case == case)
-        {
+        let is_it = |working: &Working| working.entry.key.case == case;
+        if self.cases.iter().any(is_it) {
             return true;
         }
-        let persons = [Some(&self.employee.id), self.employee.former_id.as_ref()];
-        let cases = [Some(case_id), absence.former_case_id.as_deref()];
-        persons.into_iter().flatten().any(|person| {
-            cases.into_iter().flatten().any(|case| {
-                scope
-                    .ledger
-                    .remembers(scope.route, scope.identity.case_of(person, case))
-            })
-        })
+        // Not under former keys: the birth date that confirms them is forgotten.
+        let of_person = scope.identity.case_of(&self.employee.id, case_id);
+        scope.ledger.remembers(scope.route, of_person)
     }
 
     /// A whole absence that arrives after the recovery, inside the window.
@@ -266,25 +357,26 @@ impl<'a> AbsenceCase<'a> {
         decision
             .remember
             .insert(scope.identity.case_of(&self.employee.id, case_id));
-        let at = match self.find(employment, absence) {
-            Some(at) => {
-                if let Some(state) = self.cases.get(at).map(|case| &case.entry.state) {
-                    let remark = numbering(state, absence, number, content);
-                    decision.remarks.extend(remark.map(|code| Remark {
-                        code,
-                        at: absence.at,
-                    }));
-                }
-                at
+        let mut found = self.find(employment, absence);
+        if found.is_empty() {
+            if self.is_late_repair(absence) {
+                return;
             }
-            None if self.is_late_repair(absence) => return,
-            None => {
-                self.cases.push(self.new_case(key, absence));
-                self.cases.len() - 1
-            }
-        };
+            found.push(self.cases.len());
+            self.cases.push(self.new_case(key, absence));
+        }
         let birth = self.birth;
-        if let Some(case) = self.cases.get_mut(at) {
+        for at in found {
+            let Some(case) = self.cases.get_mut(at) else {
+                continue;
+            };
+            if case.stored.is_some() {
+                let remark = numbering(&case.entry.state, absence, number, content);
+                let at = absence.at;
+                decision
+                    .remarks
+                    .extend(remark.map(|code| Remark { code, at }));
+            }
             case.touched = true;
             case.entry.birth = birth;
             case.entry
@@ -296,7 +388,7 @@ impl<'a> AbsenceCase<'a> {
     /// A repair of a case that only its remembered hash recognises changes
     /// nothing in the ledger, unless it opens the case again.
     fn is_late_repair(&self, absence: &Absence) -> bool {
-        is_repair(absence) && (absence.ended || absence.action == Some(Action::Delete))
+        is_repair(absence) && ends(absence)
     }
 
     fn new_case(&self, key: CaseKey, absence: &Absence) -> Working {
@@ -321,27 +413,6 @@ impl<'a> AbsenceCase<'a> {
             touched: true,
         }
     }
-
-    fn changes(self) -> Vec<LedgerChange> {
-        let mut changes = Vec::new();
-        let mut written: HashSet<CaseKey> = HashSet::new();
-        for case in self.cases.into_iter().filter(|case| case.touched) {
-            let mut entry = case.entry;
-            if let Some((key, version)) = case.stored {
-                if key == entry.key {
-                    entry.version = version;
-                } else {
-                    changes.push(LedgerChange::Remove { key, version });
-                    entry.version = 0;
-                }
-            }
-            // Two cases can meet under one key when a former key is followed.
-            if written.insert(entry.key) {
-                changes.push(LedgerChange::Put(entry));
-            }
-        }
-        changes
-    }
 }
 
 impl CaseState {
@@ -352,10 +423,14 @@ impl CaseState {
     /// closed is the side on which nothing leaks. Later reports pass all the
     /// same and open it again.
     fn apply(&mut self, absence: &Absence, number: u32, content: KeyedHash, today: Date) {
-        self.withdrawn = absence.action == Some(Action::Delete);
+        self.last_message_on = today;
         if let Some(day) = absence.first_day {
             self.first_day = day;
         }
+        if self.is_overtaken(absence, number) {
+            return;
+        }
+        self.withdrawn = absence.action == Some(Action::Delete);
         if self.withdrawn || absence.ended {
             self.recovered_on = absence.recovered_on.or(absence.effective_on);
             self.closed_on = Some(self.closed_on.unwrap_or(today));
@@ -367,7 +442,17 @@ impl CaseState {
             self.last_number = number;
             self.last_content = content;
         }
-        self.last_message_on = today;
+    }
+
+    /// True for an earlier report that comes, or is corrected, after the case
+    /// was closed: it must not open the case again. A report of a day after
+    /// the recovery does, whatever its number.
+    fn is_overtaken(&self, absence: &Absence, number: u32) -> bool {
+        if self.is_open() || ends(absence) || number >= self.last_number {
+            return false;
+        }
+        let recovered = self.recovered_on.or(self.closed_on);
+        is_repair(absence) || absence.effective_on <= recovered
     }
 }
 
@@ -389,6 +474,21 @@ fn numbering(
     } else {
         None
     }
+}
+
+/// True when a report of the person names a key that it had before.
+#[must_use]
+pub fn has_changed_keys(employee: &Employee) -> bool {
+    let of_report = |absence: &Absence| absence.former_case_id.is_some();
+    let of_employment = |employment: &Employment| {
+        employment.former_id.is_some() || employment.absences.iter().any(of_report)
+    };
+    employee.former_id.is_some() || employee.employments.iter().any(of_employment)
+}
+
+/// True when nobody is absent any more after this report.
+fn ends(absence: &Absence) -> bool {
+    absence.ended || absence.action == Some(Action::Delete)
 }
 
 /// A correction or withdrawal. A code that the party's pairing does not name

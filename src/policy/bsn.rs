@@ -218,22 +218,20 @@ fn key_remark(document: &Document, node: NodeId, numbers: &Numbers) -> Option<Co
     let text = document.text(node);
     let groups = groups(text);
     let mut likely = false;
-    for (first, start) in groups.iter().enumerate() {
+    for first in 0..groups.len() {
         let mut digits = Vec::new();
+        let mut usual = true;
         for (at, group) in groups.iter().enumerate().skip(first) {
-            if at > first && !joined(text, &groups, at) {
+            if at > first && !separated(text, &groups, at) {
                 break;
             }
+            usual &= at == first || joined(text, &groups, at);
             digits.extend(text.get(group.0..group.1)?.bytes());
-            if digits.len() > 12 {
-                break;
-            }
-            if value_of(digits.iter().copied())
-                .is_some_and(|value| numbers.is_own(document, node, value))
-            {
+            let value = value_of(digits.iter().copied());
+            if value.is_some_and(|value| numbers.is_own(document, node, value)) {
                 return Some(Code::BsnAsKey);
             }
-            likely |= start.0 <= group.0 && is_likely(&digits);
+            likely |= usual && is_likely(&digits);
         }
     }
     likely.then_some(Code::BsnSuspect)
@@ -263,6 +261,16 @@ fn joined(text: &str, groups: &[(usize, usize)], at: usize) -> bool {
         return false;
     };
     matches!(text.get(before.1..this.0), Some("." | " " | "\u{a0}"))
+}
+
+/// True when nothing but one or two signs that are no letters stand between
+/// group `at` and the one before it.
+fn separated(text: &str, groups: &[(usize, usize)], at: usize) -> bool {
+    let (Some(before), Some(this)) = (groups.get(at - 1), groups.get(at)) else {
+        return false;
+    };
+    let between = text.get(before.1..this.0).unwrap_or_default();
+    between.chars().count() <= 2 && !between.chars().any(char::is_alphanumeric)
 }
 
 /// Nine digits that pass the eleven-test.

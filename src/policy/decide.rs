@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::civil::Date;
 
-use super::absences::AbsenceCase;
+use super::absences::Cases;
 use super::identity::Identity;
 use super::ledger::{CaseEntry, LedgerChange};
 use crate::domain::{Code, KeyedHash};
@@ -152,9 +152,10 @@ pub fn decide(
     scope: &Scope<'_>,
 ) -> Decision {
     let mut decision = Decision::default();
+    let mut cases = Cases::new(scope);
     for employee in employers.iter().flat_map(|employer| &employer.employees) {
         let passed = match kind {
-            Kind::Absences => AbsenceCase::of(employee, scope).decide(document, &mut decision),
+            Kind::Absences => cases.decide(employee, document, &mut decision),
             Kind::Employments | Kind::EmployeeData => {
                 decide_employments(employee, scope, &mut decision)
             }
@@ -167,6 +168,7 @@ pub fn decide(
             decision.persons_withheld += 1;
         }
     }
+    decision.changes = cases.changes();
     decision
 }
 
@@ -205,19 +207,29 @@ pub fn decide_items(items: &[&Item], scope: &Scope<'_>, known: impl Fn(&Item) ->
 }
 
 /// True when the person of an item is known on one of `routes`: by employee
-/// id, with a birth date that agrees where there is one, or by a case id.
+/// id, with a birth date that agrees where there is one, or by a case that was
+/// reported of this person. A case id alone tells whose an item is only where
+/// it names no person.
 #[must_use]
 pub fn is_known(item: &Item, routes: &[KeyedHash], scope: &Scope<'_>) -> bool {
     let employee = &item.employee;
-    let person = scope.identity.person(&employee.id);
-    let birth = scope.identity.birth(employee.birth_date);
+    let identity = scope.identity;
+    let person = identity.person(&employee.id);
+    let birth = identity.birth(employee.birth_date);
     let agrees = |entry: &CaseEntry| employee.birth_date.is_none() || entry.birth == birth;
     routes.iter().any(|route| {
         let cases = scope.ledger.cases_of(*route, person);
         if !cases.is_empty() {
             return cases.iter().any(agrees);
         }
-        case_ids(employee).any(|case| scope.ledger.knows_case(*route, scope.identity.case(case)))
+        case_ids(employee).any(|case| {
+            if employee.id.is_empty() {
+                scope.ledger.knows_case(*route, identity.case(case))
+            } else {
+                let of_person = identity.case_of(&employee.id, case);
+                scope.ledger.remembers(*route, of_person)
+            }
+        })
     })
 }
 

@@ -16,7 +16,7 @@ mod outgoing;
 mod release;
 mod table;
 
-pub use absences::is_repair;
+pub use absences::{has_changed_keys, is_repair};
 pub use bsn::{Stripped, strip};
 pub use decide::{
     Class, Decision, LedgerView, Scope, case_ids, class_of, decide, decide_items, is_known,

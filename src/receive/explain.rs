@@ -79,7 +79,13 @@ pub async fn explain(
         .ledger(&planner, &parts)
         .await
         .map_err(|_| ExplainError::Store)?;
-    let plan = planner.plan(parts, &ledger);
+    let plan = match planner.plan(parts, &ledger) {
+        Ok(plan) => plan,
+        Err(foreign) => {
+            let refusal = super::intake::forbidden(&prepared, setup, party, foreign);
+            return Ok(refused(setup, party, &findings_in(refusal)));
+        }
+    };
     let findings = findings_of(&prepared, setup, party, &plan);
     let parked: Vec<Value> = plan
         .parked

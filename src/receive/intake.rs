@@ -156,7 +156,8 @@ impl Intake {
                 .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
             let domains = parts.domains().into_iter().collect();
             let ledger = self.ledger(&planner, &parts).await?;
-            let plan = off_the_road(prepared.body_len(), || planner.plan(parts, &ledger));
+            let plan = off_the_road(prepared.body_len(), || planner.plan(parts, &ledger))
+                .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
             self.check_parking(setup, party, &plan).await?;
             let findings = findings_of(prepared, setup, party, &plan);
             let message = message_row(setup, party, prepared, body, now, findings, domains);
@@ -331,9 +332,9 @@ impl Intake {
         }
         match self.store.parked_about(persons).await {
             Ok(items) => {
-                let waiting = items
-                    .into_iter()
-                    .filter(|item| item.reason == Code::CaseUnknown);
+                // What waits for one person alone may have come for want of a
+                // route, and waits for a report of its case since.
+                let waiting = items.into_iter().filter(|item| is_worth_a_try(item));
                 self.release_parked(setup, waiting.collect()).await;
             }
             Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
@@ -404,7 +405,9 @@ impl Intake {
             let Ok(ledger) = self.ledger(&planner, &parts).await else {
                 return Ok(false);
             };
-            let mut plan = planner.plan(parts, &ledger);
+            let Ok(mut plan) = planner.plan(parts, &ledger) else {
+                return Ok(false);
+            };
             if !plan.parked.is_empty() || plan.routes.is_empty() {
                 return Ok(false);
             }
@@ -437,6 +440,11 @@ impl Intake {
         }
         Ok(false)
     }
+}
+
+fn is_worth_a_try(item: &ParkedItem) -> bool {
+    item.reason == Code::CaseUnknown
+        || (item.persons.len() == 1 && item.reason != Code::KeyChangeUnconfirmed)
 }
 
 /// Above this many bytes the work on a message gets a thread of its own.
