@@ -49,6 +49,7 @@ pub fn routes(admin: Admin) -> Router {
         .with_state(admin.clone())
         .merge(health(admin))
         .fallback(crate::http::not_found)
+        .method_not_allowed_fallback(crate::http::method_not_allowed)
 }
 
 async fn ready(State(admin): State<Admin>) -> Result<Response, Problem> {

@@ -148,6 +148,7 @@ impl App {
         let limits = Limits {
             connections: usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX),
             header: Duration::from_secs(settings.limits.header_seconds),
+            idle: Duration::from_secs(settings.limits.idle_seconds),
             stop: Duration::from_secs(settings.limits.stop_seconds),
         };
         let (chain, key) = certificate(&settings)?;

@@ -206,13 +206,14 @@ limits! {
     in_flight_bytes = 536_870_912, 1_024..=68_719_476_736;
     /// Connections of all parties at once. Default 1024.
     max_connections = 1_024, 1..=100_000;
-    /// Seconds for the TLS handshake and the headers of a request. Default 10.
+    /// Seconds for the TLS handshake, and for the first request after it to
+    /// begin. Default 10.
     header_seconds = 10, 1..=300;
     /// Seconds without a byte before a body is given up. Default 30.
     body_idle_seconds = 30, 1..=600;
     /// Seconds for a whole body. Default 900.
     body_seconds = 900, 1..=86_400;
-    /// Seconds that an unused connection stays open. Default 75.
+    /// Seconds that a connection stays open without a request. Default 75.
     idle_seconds = 75, 1..=3_600;
     /// Seconds that requests in hand get when the daemon stops. Default 30.
     stop_seconds = 30, 0..=600;

@@ -13,6 +13,8 @@ use crate::store::{DirectoryChange, Error, Record};
 const ATTEMPTS: u32 = 5;
 
 pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(), Failure> {
+    std::fs::metadata(&asked.path)
+        .map_err(|cause| Failure::environment(format!("{}: {cause}", asked.path.display())))?;
     let file = directory::load(&asked.path).map_err(refused)?;
     on_runtime(async {
         let base = open(config, Clock::system()).await?;

@@ -122,7 +122,7 @@ enum KeyCommand {
         #[arg(long, value_name = "ID")]
         party: String,
         /// Days until it expires; never without.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         days: Option<u32>,
     },
     /// Lists keys, never the keys themselves.

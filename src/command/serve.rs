@@ -1,5 +1,6 @@
 //! `serve`: the daemon until it is told to stop.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +46,7 @@ fn start_log(settings: &Settings) {
     let filter = EnvFilter::new(format!("warn,sivi_gateway={}", settings.log.level.as_str()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second subscriber in one process keeps the first.
     let _ = match settings.log.format {

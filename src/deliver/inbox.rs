@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::wait::{self, Request};
 use crate::access::{Caller, Doorkeeper};
 use crate::clock::Clock;
-use crate::http::{Kind, Problem};
+use crate::http::{Kind, Problem, Wanted};
 use crate::setup::Current;
 use crate::store::{Error, InboxError, Leased, Store};
 
@@ -109,8 +109,17 @@ fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
 }
 
 fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Problem> {
-    let problem = || Problem::new(Kind::BadRequest).detail("the JSON body has the wrong form");
-    body.map(|Json(body)| body).map_err(|_| problem())
+    let problem = |cause: JsonRejection| match cause.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge).closing(),
+        _ => Problem::new(Kind::BadRequest).detail("the JSON body has the wrong form"),
+    };
+    body.map(|Json(body)| body).map_err(problem)
+}
+
+/// An id that is no text is nobody's.
+fn known(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    id.map(|Path(id)| id)
+        .map_err(|_| Problem::new(Kind::NotFound))
 }
 
 async fn lease(
@@ -123,7 +132,7 @@ async fn lease(
     within("limit", &asked.limit, &LIMIT)?;
     within("wait", &asked.wait, &WAIT)?;
     within("ttl", &asked.ttl, &TTL)?;
-    let as_xml = wants_xml(&headers);
+    let as_xml = Wanted::of(&headers) == Wanted::Xml;
     if as_xml && asked.limit != 1 {
         return Err(Problem::new(Kind::BadRequest).detail("raw XML needs limit=1"));
     }
@@ -134,12 +143,9 @@ async fn lease(
         ttl: Duration::from_secs(asked.ttl),
         wait: Duration::from_secs(asked.wait),
     };
-    let waiting = wait::lease(&counter.store, &counter.clock, &request);
-    let leased = match counter.stop.run_until_cancelled(waiting).await {
-        Some(leased) => leased.map_err(|cause| store_problem(&cause))?,
-        // The daemon stops: nothing was leased, the poller asks the next one.
-        None => Vec::new(),
-    };
+    let leased = wait::lease(&counter.store, &counter.clock, &request, &counter.stop)
+        .await
+        .map_err(|cause| store_problem(&cause))?;
     counter!("sivi_messages_leased_total").increment(leased.len() as u64);
     if as_xml {
         return Ok(leased
@@ -148,13 +154,6 @@ async fn lease(
     }
     let messages: Vec<Value> = leased.iter().map(leased_json).collect();
     Ok(Json(json!({ "messages": messages })).into_response())
-}
-
-fn wants_xml(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("/xml") && !accept.contains("json"))
 }
 
 fn leased_json(leased: &Leased) -> Value {
@@ -246,9 +245,10 @@ struct RejectBody {
 async fn reject(
     State(counter): State<Counter>,
     caller: Caller,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     asked: Result<Json<RejectBody>, JsonRejection>,
 ) -> Result<Json<Value>, Problem> {
+    let id = known(id)?;
     let asked = body(asked)?;
     if asked.code.chars().count() > REASON || asked.reason.chars().count() > REASON {
         return Err(
@@ -280,9 +280,10 @@ struct ExtendBody {
 async fn extend(
     State(counter): State<Counter>,
     caller: Caller,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     asked: Result<Json<ExtendBody>, JsonRejection>,
 ) -> Result<Json<Value>, Problem> {
+    let id = known(id)?;
     let asked = body(asked)?;
     within("ttl", &asked.ttl, &TTL)?;
     let ttl = Duration::from_secs(asked.ttl);
@@ -300,8 +301,9 @@ async fn extend(
 async fn read(
     State(counter): State<Counter>,
     caller: Caller,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    let id = known(id)?;
     let replay = wait::days(caller.setup.settings.limits.replay_days);
     let found = counter
         .store

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::PartyId;
@@ -23,11 +24,13 @@ pub(super) struct Request<'a> {
     pub wait: Duration,
 }
 
-/// Leases what is there, or waits up to `wait` for the first message.
+/// Leases what is there, or waits up to `wait` for the first message. A stop
+/// ends the wait, never a lease: what was leased is answered.
 pub(super) async fn lease(
     store: &Store,
     clock: &Clock,
     request: &Request<'_>,
+    stop: &CancellationToken,
 ) -> Result<Vec<Leased>, Error> {
     // Subscribed before the first look, so that nothing is missed between.
     let mut bell = store.watch(request.party, request.test);
@@ -38,7 +41,7 @@ pub(super) async fn lease(
         let leased = store
             .lease(request.party, request.test, request.limit, request.ttl, now)
             .await?;
-        if !leased.is_empty() || Instant::now() >= until {
+        if !leased.is_empty() || Instant::now() >= until || stop.is_cancelled() {
             return Ok(leased);
         }
         let next = until.min(Instant::now() + LOOK);
@@ -49,6 +52,7 @@ pub(super) async fn lease(
                 }
             }
             () = sleep_until(next) => {}
+            () = stop.cancelled() => return Ok(Vec::new()),
         }
     }
 }

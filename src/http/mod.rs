@@ -3,10 +3,13 @@
 //!
 //! This module knows no message, no party and no store.
 
+mod accept;
 mod problem;
 mod server;
+mod stream;
 mod tls;
 
+pub use accept::{Wanted, language};
 pub use problem::{Kind, Problem, finding_json};
 pub use server::{Limits, Server};
 pub use tls::{Certificate, TlsError, acceptor};

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::domain::{Finding, Language};
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $variant:ident = $status:ident, $slug:literal, $title:literal;)+) => {
+    ($($(#[$doc:meta])* $variant:ident = $status:ident, $slug:literal, $title:literal, $dutch:literal;)+) => {
         /// What went wrong, as a stable `urn:` type with its status.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Kind { $($(#[$doc])* $variant),+ }
@@ -37,43 +37,49 @@ macro_rules! kinds {
             pub fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title),+ }
             }
+
+            /// The same sentence in Dutch.
+            #[must_use]
+            pub fn dutch(self) -> &'static str {
+                match self { $(Self::$variant => $dutch),+ }
+            }
         }
     };
 }
 
 kinds! {
     /// Not XML, or a construct that is forbidden.
-    Malformed = BAD_REQUEST, "malformed", "The body is not acceptable XML";
+    Malformed = BAD_REQUEST, "malformed", "The body is not acceptable XML", "De inhoud is geen aanvaardbare XML";
     /// A query parameter or JSON body that the contract does not allow.
-    BadRequest = BAD_REQUEST, "bad-request", "The request does not fit the contract";
+    BadRequest = BAD_REQUEST, "bad-request", "The request does not fit the contract", "Het verzoek past niet bij de afspraken";
     /// No or wrong credentials.
-    Unauthorized = UNAUTHORIZED, "unauthorized", "A valid API key is needed";
+    Unauthorized = UNAUTHORIZED, "unauthorized", "A valid API key is needed", "Een geldige API-sleutel is nodig";
     /// Not this party's to send.
-    Forbidden = FORBIDDEN, "forbidden", "This party may not send this message";
+    Forbidden = FORBIDDEN, "forbidden", "This party may not send this message", "Deze partij mag dit bericht niet sturen";
     /// Nothing there, or not this party's.
-    NotFound = NOT_FOUND, "not-found", "There is nothing here";
+    NotFound = NOT_FOUND, "not-found", "There is nothing here", "Hier is niets";
     /// The path has other methods.
-    MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not know this method";
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not know this method", "Dit pad kent deze methode niet";
     /// The same `Berrefnr` with other content.
-    ReferenceReused = CONFLICT, "reference-reused", "The reference was used before for another message";
+    ReferenceReused = CONFLICT, "reference-reused", "The reference was used before for another message", "De referentie is eerder voor een ander bericht gebruikt";
     /// The lease ran out or belongs to somebody else.
-    LeaseLost = CONFLICT, "lease-lost", "The lease is not the current one";
+    LeaseLost = CONFLICT, "lease-lost", "The lease is not the current one", "De uitgifte is niet de huidige";
     /// The message was erased.
-    Erased = GONE, "erased", "The message was erased";
+    Erased = GONE, "erased", "The message was erased", "Het bericht is gewist";
     /// Larger than allowed.
-    TooLarge = PAYLOAD_TOO_LARGE, "too-large", "The body is larger than allowed";
+    TooLarge = PAYLOAD_TOO_LARGE, "too-large", "The body is larger than allowed", "De inhoud is groter dan toegestaan";
     /// Not XML by its content type, or an unknown content encoding.
-    UnsupportedType = UNSUPPORTED_MEDIA_TYPE, "unsupported-type", "The body must be application/xml or text/xml";
+    UnsupportedType = UNSUPPORTED_MEDIA_TYPE, "unsupported-type", "The body must be application/xml or text/xml", "De inhoud moet application/xml of text/xml zijn";
     /// Invalid against the schema or a rule.
-    Invalid = UNPROCESSABLE_ENTITY, "invalid", "The message is not valid";
+    Invalid = UNPROCESSABLE_ENTITY, "invalid", "The message is not valid", "Het bericht is niet geldig";
     /// Too many requests.
-    RateLimited = TOO_MANY_REQUESTS, "rate-limited", "Too many requests";
+    RateLimited = TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "Te veel verzoeken";
     /// Cannot store now.
-    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "The gateway cannot store now; nothing was accepted";
+    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "The gateway cannot store now; nothing was accepted", "De gateway kan nu niet opslaan; er is niets aangenomen";
     /// The client was too slow.
-    Timeout = REQUEST_TIMEOUT, "timeout", "The request took too long to arrive";
+    Timeout = REQUEST_TIMEOUT, "timeout", "The request took too long to arrive", "Het verzoek kwam te langzaam binnen";
     /// A fault of the gateway.
-    Internal = INTERNAL_SERVER_ERROR, "internal", "The gateway could not finish the request";
+    Internal = INTERNAL_SERVER_ERROR, "internal", "The gateway could not finish the request", "De gateway kon het verzoek niet afmaken";
 }
 
 /// An error as a client sees it (RFC 9457, `application/problem+json`).
@@ -207,7 +213,10 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let document = Document {
             kind: format!("urn:sivi-gateway:problem:{}", self.kind.slug()),
-            title: self.kind.title(),
+            title: match self.language {
+                Language::English => self.kind.title(),
+                Language::Dutch => self.kind.dutch(),
+            },
             status: self.kind.status().as_u16(),
             detail: self.detail.as_deref(),
             error_id: &self.error_id,

@@ -7,25 +7,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+use super::stream::{Activity, Stream};
+
+/// Largest head of an HTTP/1 request, and what is read at once of its body.
+const HEAD_BYTES: usize = 128 << 10;
 
 /// Bounds on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
-    /// How long the head of a request may take.
+    /// How long the TLS handshake may take, and the first request after it to
+    /// begin.
     pub header: Duration,
+    /// How long a connection may be without a request.
+    pub idle: Duration,
     /// How long running requests may take after a stop was asked for.
     pub stop: Duration,
 }
@@ -93,8 +103,9 @@ impl Server {
             let connection = Connection {
                 tls: self.tls.clone(),
                 router: self.router.clone(),
-                header: self.limits.header,
+                limits: self.limits,
                 watcher: graceful.watcher(),
+                stop: stop.clone(),
             };
             tokio::spawn(async move {
                 connection.serve(stream).await;
@@ -114,8 +125,9 @@ impl Server {
 struct Connection {
     tls: Option<TlsAcceptor>,
     router: Router,
-    header: Duration,
+    limits: Limits,
     watcher: hyper_util::server::graceful::Watcher,
+    stop: CancellationToken,
 }
 
 impl Connection {
@@ -124,33 +136,67 @@ impl Connection {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let Some(tls) = self.tls.clone() else {
+            return self.speak(stream, false).await;
+        };
+        let handshake = tokio::time::timeout(self.limits.header, tls.accept(stream));
+        // Nobody waits at a stop for a client that has not said anything yet.
+        let Some(Ok(Ok(stream))) = self.stop.run_until_cancelled(handshake).await else {
+            return;
+        };
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        self.speak(stream, is_http2).await;
+    }
+
+    async fn speak<S>(self, stream: S, is_http2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        // The protocol is known: waiting for the first bytes to guess it from
+        // would have no time limit.
+        let builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = if is_http2 {
+            builder.http2_only()
+        } else {
+            builder.http1_only()
+        };
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.header);
+            // `Activity` tells a silent connection from a busy one; hyper's
+            // own limit would end unused connections as early as slow heads.
+            .header_read_timeout(None)
+            .max_buf_size(HEAD_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(64)
             .keep_alive_interval(Duration::from_secs(30));
+        let activity = Activity::new();
         let service = TowerToHyperService::new(self.router);
-        match self.tls {
-            None => {
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                let connection = pin!(self.watcher.watch(connection.into_owned()));
-                let _ = connection.await;
+        let counted = service_fn({
+            let activity = Arc::clone(&activity);
+            move |request: hyper::Request<Incoming>| {
+                let running = activity.begin();
+                let answering = service.call(request);
+                async move {
+                    let response: axum::response::Response = answering.await?;
+                    Ok::<_, std::convert::Infallible>(response.map(|body| {
+                        Body::new(body.map_frame(move |frame| {
+                            let _until_the_body_is_sent = &running;
+                            frame
+                        }))
+                    }))
+                }
             }
-            Some(tls) => {
-                let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
-                let Ok(Ok(stream)) = handshake.await else {
-                    return;
-                };
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                let connection = pin!(self.watcher.watch(connection.into_owned()));
-                // A client that goes away in the middle is not an event for the log.
-                let _ = connection.await;
-            }
+        });
+        let stream = Stream::new(stream, Arc::clone(&activity));
+        let connection = builder.serve_connection(TokioIo::new(stream), counted);
+        let connection = pin!(self.watcher.watch(connection.into_owned()));
+        // A client that goes away in the middle is not an event for the log.
+        tokio::select! {
+            _ = connection => {}
+            () = activity.idle(self.limits.header, self.limits.idle) => {}
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Answer<'a> {
     pub kind: &'a str,
     /// What is wrong; empty for a positive answer.
     pub errors: &'a [Finding],
+    /// Why it was refused, for a refusal without findings.
+    pub refused: Option<&'a str>,
 }
 
 /// `SrtFoutCd` of every error: the rest code of the standard's lists, because
@@ -35,6 +37,10 @@ pub struct Answer<'a> {
 const OTHER_ERROR: &str = "99";
 /// Longest `Toelchtng`, in characters.
 const EXPLANATION: usize = 512;
+/// Longest party id, in characters.
+const PARTY: usize = 40;
+/// Longest reference, in characters.
+const REFERENCE: usize = 512;
 
 impl Answer<'_> {
     /// The XML.
@@ -54,9 +60,9 @@ impl Answer<'_> {
                 &self.at.time().strftime("%H:%M:%S").to_string(),
             ),
             ("IdInzndr", self.from),
-            ("IdOntvngr", self.to),
+            ("IdOntvngr", at_most(PARTY, self.to)),
             ("Berrefnr", self.berrefnr),
-            ("BerrefnrIngzndnBer", self.answered),
+            ("BerrefnrIngzndnBer", at_most(REFERENCE, self.answered)),
             ("TestJN", if self.test { "J" } else { "N" }),
             ("OntvngstbevJN", "N"),
             ("SrtRetmldngCd", self.kind),
@@ -65,10 +71,13 @@ impl Answer<'_> {
             leaf(&mut out, tag, text);
         }
         out.push_str("</BrAlg>");
-        for error in self.errors {
+        // An answer without any error would say that the message was accepted.
+        let alone = self.refused.filter(|_| self.errors.is_empty());
+        let errors = self.errors.iter().map(explanation);
+        for error in errors.chain(alone.map(str::to_owned)) {
             out.push_str("<Foutmldng>");
             leaf(&mut out, "SrtFoutCd", OTHER_ERROR);
-            leaf(&mut out, "Toelchtng", &explanation(error));
+            leaf(&mut out, "Toelchtng", &error);
             out.push_str("</Foutmldng>");
         }
         out.push_str(&format!("</{}>\n", self.schema.root));
@@ -90,6 +99,11 @@ fn explanation(finding: &Finding) -> String {
         .chars()
         .take(EXPLANATION)
         .collect()
+}
+
+/// What a refused message holds may be too long for an answer to be valid.
+fn at_most(max: usize, text: &str) -> &str {
+    if text.chars().count() > max { "" } else { text }
 }
 
 fn leaf(out: &mut String, tag: &str, text: &str) {
@@ -117,19 +131,25 @@ mod tests {
                 ..Finding::new(*code)
             })
             .collect();
-        for errors in [&[][..], &errors] {
+        for (errors, refused, entries) in [
+            (&[][..], None, 0),
+            (&[], Some("Niet <nu>"), 1),
+            (&errors, Some("Niet nu"), errors.len()),
+        ] {
             let answer = Answer {
                 schema,
                 from: "SIVI-GATEWAY",
                 to: "A&B",
                 berrefnr: "SGW-R-1",
-                answered: "a<b",
+                answered: &format!("a<b{}", "c".repeat(510 * usize::from(entries == 1))),
                 test: false,
                 at: "2026-11-22T10:00:00".parse().unwrap(),
                 kind: "02",
                 errors,
+                refused,
             };
             let xml = answer.to_xml();
+            assert_eq!(xml.matches("<Foutmldng>").count(), entries);
             assert!(
                 validate(edition, xml.as_bytes(), Mode::SchemaOnly)
                     .unwrap()

@@ -66,7 +66,20 @@ pub struct Received {
     /// The decompressed bytes, in UTF-8 when the content type named another
     /// charset. Overwritten when dropped.
     pub bytes: Zeroizing<Vec<u8>>,
+    /// SHA-256 of what was decompressed, where `bytes` is another text.
+    pub sent: Option<Sha256>,
     _share: Vec<OwnedSemaphorePermit>,
+}
+
+/// A SHA-256.
+pub type Sha256 = [u8; 32];
+
+/// The SHA-256 of some bytes.
+pub fn sha256(bytes: &[u8]) -> Sha256 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
 }
 
 /// Checks the head of a request before its body is read.
@@ -77,7 +90,8 @@ pub struct Received {
 pub fn check_head(headers: &HeaderMap, limits: &BodyLimits) -> Result<Encoding, Problem> {
     let content_type = text(headers, header::CONTENT_TYPE.as_str());
     let charset = xml_charset(content_type).ok_or_else(|| Problem::new(Kind::UnsupportedType))?;
-    let gzip = match text(headers, header::CONTENT_ENCODING.as_str()).trim() {
+    let coding = text(headers, header::CONTENT_ENCODING.as_str());
+    let gzip = match coding.trim().to_ascii_lowercase().as_str() {
         "" | "identity" => false,
         "gzip" | "x-gzip" => true,
         _ => {
@@ -124,7 +138,7 @@ fn xml_charset(content_type: &str) -> Option<Option<String>> {
     Some(charset)
 }
 
-/// Reads a whole body within the limits.
+/// Reads a whole body within the limits. When it fails, the rest is unread.
 ///
 /// # Errors
 ///
@@ -132,16 +146,15 @@ fn xml_charset(content_type: &str) -> Option<Option<String>> {
 /// charset, [`Kind::Timeout`], and [`Kind::Unavailable`] when all bodies
 /// together hold too much.
 pub async fn read(
-    body: Body,
+    body: &mut Body,
     encoding: &Encoding,
     limits: &BodyLimits,
 ) -> Result<Received, Problem> {
     let mut share = Vec::new();
     let mut sink = Sink::new(encoding.gzip, limits);
-    let mut stream = body;
     let mut room = 0;
     let until = Instant::now() + limits.whole;
-    while let Some(piece) = next_piece(&mut stream, limits.pause, until).await? {
+    while let Some(piece) = next_piece(body, limits.pause, until).await? {
         sink.write(&piece)?;
         while room < sink.len() {
             let units = u32::try_from((sink.len() - room).div_ceil(UNIT)).unwrap_or(u32::MAX);
@@ -151,9 +164,18 @@ pub async fn read(
         }
     }
     let bytes = sink.finish()?;
-    let bytes = decode(bytes, encoding.charset.as_deref())?;
+    let Some(charset) = &encoding.charset else {
+        return Ok(Received {
+            bytes,
+            sent: None,
+            _share: share,
+        });
+    };
+    let sent = Some(sha256(&bytes));
+    let bytes = decode(bytes, charset)?;
     Ok(Received {
         bytes,
+        sent,
         _share: share,
     })
 }
@@ -266,6 +288,8 @@ impl Sink {
     fn finish(self) -> Result<Zeroizing<Vec<u8>>, Problem> {
         match self {
             Self::Plain(bounded) => Ok(bounded.bytes),
+            // No member at all is no gzip stream either.
+            Self::Gzip { compressed: 0, .. } => Err(malformed(Code::CompressionBroken)),
             Self::Gzip { decoder, .. } => decoder
                 .finish()
                 .map(|bounded| bounded.bytes)
@@ -309,10 +333,7 @@ fn malformed(code: Code) -> Problem {
 /// Turns the charset of the content type into UTF-8. It outranks the XML
 /// declaration (RFC 7303, section 3), which is then blanked, so that lines and
 /// columns stay where they were.
-fn decode(bytes: Zeroizing<Vec<u8>>, charset: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let Some(charset) = charset else {
-        return Ok(bytes);
-    };
+fn decode(bytes: Zeroizing<Vec<u8>>, charset: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let encoding = match charset.to_ascii_lowercase().as_str() {
         "utf-8" | "us-ascii" => encoding_rs::UTF_8,
         "iso-8859-1" | "windows-1252" => encoding_rs::WINDOWS_1252,
@@ -376,7 +397,7 @@ mod tests {
             gzip: true,
             charset: None,
         };
-        read(Body::from(bytes), &encoding, &limits()).await
+        read(&mut Body::from(bytes), &encoding, &limits()).await
     }
 
     #[tokio::test]
@@ -410,14 +431,14 @@ mod tests {
             gzip: false,
             charset: None,
         };
-        let held = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
+        let held = read(&mut Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
             .await
             .unwrap();
-        let refused = read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await;
+        let refused = read(&mut Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await;
         assert_eq!(refused.err().unwrap().kind(), Kind::Unavailable);
         drop(held);
         assert!(
-            read(Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
+            read(&mut Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
                 .await
                 .is_ok()
         );
@@ -426,10 +447,10 @@ mod tests {
     #[test]
     fn the_charset_of_the_content_type_outranks_the_declaration() {
         let body = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<a>\xe9</a>".to_vec();
-        let text = decode(Zeroizing::new(body), Some("ISO-8859-1")).unwrap();
+        let text = decode(Zeroizing::new(body), "ISO-8859-1").unwrap();
         let text = std::str::from_utf8(&text).unwrap();
         assert_eq!(text, "<?xml version=\"1.0\"                 ?>\n<a>é</a>");
-        assert!(decode(Zeroizing::new(b"<a/>".to_vec()), Some("utf-16")).is_err());
+        assert!(decode(Zeroizing::new(b"<a/>".to_vec()), "utf-16").is_err());
     }
 
     #[test]

@@ -3,25 +3,27 @@
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts as _, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::body::Body as _;
 use jiff::civil::DateTime;
 use metrics::counter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::body::{self, BodyLimits};
+use super::body::{self, BodyLimits, Received};
 use super::intake::{Accepted, Intake, Refusal};
 use super::prepare::Outline;
 use crate::access::{Caller, Doorkeeper};
 use crate::clock;
-use crate::domain::{Finding, Language};
-use crate::http::{Kind, Problem, finding_json};
+use crate::domain::{Finding, Language, PartyId};
+use crate::http::{Kind, Problem, Wanted, finding_json, language};
 use crate::policy;
-use crate::setup::{Current, Setup, Standing};
+use crate::setup::{Current, Setup};
 use crate::store::StoredMessage;
 use crate::translate::SendReceipt;
 
@@ -62,99 +64,96 @@ pub fn routes(reception: Reception) -> Router {
         .with_state(reception)
 }
 
-/// What kind of answer the client wants.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Json,
-    Xml,
-    /// Nothing said: the message decides.
-    Either,
-}
-
-fn wanted(headers: &HeaderMap) -> Wanted {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    if accept.contains("application/json") {
-        Wanted::Json
-    } else if accept.contains("/xml") {
-        Wanted::Xml
-    } else {
-        Wanted::Either
-    }
-}
-
-fn language(headers: &HeaderMap) -> Language {
-    let accepted = headers
-        .get(header::ACCEPT_LANGUAGE)
-        .and_then(|v| v.to_str().ok());
-    match accepted {
-        Some(accepted) if accepted.trim_start().to_ascii_lowercase().starts_with("nl") => {
-            Language::Dutch
-        }
-        _ => Language::English,
-    }
-}
-
 /// `POST /v1/messages`: answers 202 only after the message is on disk.
 async fn post_message(State(reception): State<Reception>, request: Request<Body>) -> Response {
-    let wanted = wanted(request.headers());
-    let language = language(request.headers());
-    let (mut parts, request_body) = request.into_parts();
+    let (mut parts, mut request_body) = request.into_parts();
+    let asked = Asked {
+        wanted: Wanted::of(&parts.headers),
+        language: language(&parts.headers),
+        waits: parts.headers.contains_key(header::EXPECT),
+    };
     let caller = Caller::from_request_parts(&mut parts, &reception).await;
     let caller: Caller = match caller {
         Ok(caller) => caller,
-        Err(problem) => return refuse_early(problem, request_body, wanted, &reception).await,
+        Err(problem) => {
+            let setup = reception.intake.current.get();
+            let answered = Answered {
+                outline: None,
+                party: None,
+                setup: &setup,
+                at: reception.intake.clock.civil(),
+            };
+            return refuse_early(problem, request_body, asked, answered).await;
+        }
+    };
+    let answered = |outline| Answered {
+        outline,
+        party: Some(&caller.party),
+        setup: &caller.setup,
+        at: reception.intake.clock.civil(),
     };
     let head = body::check_head(&parts.headers, &reception.limits)
         .and_then(|encoding| reception.pace.admit(&caller.party).map(|()| encoding));
     let encoding = match head {
         Ok(encoding) => encoding,
-        Err(problem) => return refuse_early(problem, request_body, wanted, &reception).await,
+        Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
-    let received = match body::read(request_body, &encoding, &reception.limits).await {
+    let received = match body::read(&mut request_body, &encoding, &reception.limits).await {
         Ok(received) => received,
-        Err(problem) => return render(problem, wanted, None, &caller, &reception),
+        Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
     let bytes = received.bytes.as_slice();
     match reception.intake.accept(&caller.party, bytes).await {
         Ok(accepted) => {
             counter!("sivi_messages_accepted_total", "replay" => accepted.replay.to_string())
                 .increment(1);
-            receipt(&accepted, bytes, wanted, language, &caller)
+            receipt(&accepted, &received, asked, &caller)
         }
         Err((refusal, outline)) => {
-            let problem = problem_of(refusal).language(language);
+            let problem = problem_of(refusal).language(asked.language);
             for finding in problem.all_findings() {
                 counter!("sivi_messages_refused_total", "code" => finding.code.as_str())
                     .increment(1);
             }
-            render(problem, wanted, Some(&outline), &caller, &reception)
+            render(problem, asked.wanted, &answered(Some(&outline)))
         }
     }
+}
+
+/// How the client wants to be answered.
+#[derive(Clone, Copy)]
+struct Asked {
+    wanted: Wanted,
+    language: Language,
+    /// It sends its body only when it is told to go on.
+    waits: bool,
+}
+
+/// Whom an answer goes to, and what it is about.
+#[derive(Clone, Copy)]
+struct Answered<'a> {
+    outline: Option<&'a Outline>,
+    party: Option<&'a PartyId>,
+    setup: &'a Setup,
+    at: DateTime,
 }
 
 async fn refuse_early(
     problem: Problem,
     rest: Body,
-    wanted: Wanted,
-    reception: &Reception,
+    asked: Asked,
+    answered: Answered<'_>,
 ) -> Response {
-    body::drain(rest).await;
-    let problem = problem.closing();
-    let setup = reception.intake.current.get();
-    if wanted == Wanted::Xml {
-        xml_problem(
-            &problem,
-            None,
-            setup.fallback(),
-            &setup,
-            reception.intake.clock.civil(),
-        )
-    } else {
-        problem.into_response()
+    let problem = problem.language(asked.language);
+    if rest.is_end_stream() {
+        return render(problem, asked.wanted, &answered);
     }
+    // Reading on would ask a client for the body that it kept back; one that
+    // was too slow before is not waited for again.
+    if !asked.waits && problem.kind() != Kind::Timeout {
+        body::drain(rest).await;
+    }
+    render(problem.closing(), asked.wanted, &answered)
 }
 
 fn problem_of(refusal: Refusal) -> Problem {
@@ -168,47 +167,30 @@ fn problem_of(refusal: Refusal) -> Problem {
     }
 }
 
-fn render(
-    problem: Problem,
-    wanted: Wanted,
-    outline: Option<&Outline>,
-    caller: &Caller,
-    reception: &Reception,
-) -> Response {
-    if wanted == Wanted::Xml {
-        let at = reception.intake.clock.civil();
-        xml_problem(
-            &problem,
-            outline,
-            caller.setup.standing(&caller.party),
-            &caller.setup,
-            at,
-        )
-    } else {
-        problem.into_response()
+fn render(problem: Problem, wanted: Wanted, answered: &Answered<'_>) -> Response {
+    match wanted {
+        Wanted::Xml => xml_problem(problem, answered),
+        Wanted::Json | Wanted::Either => problem.into_response(),
     }
 }
 
 /// An error as a Retourmelding.
-fn xml_problem(
-    problem: &Problem,
-    outline: Option<&Outline>,
-    standing: &Standing,
-    setup: &Setup,
-    at: DateTime,
-) -> Response {
+fn xml_problem(problem: Problem, answered: &Answered<'_>) -> Response {
+    let &Answered {
+        outline,
+        party,
+        setup,
+        at,
+    } = answered;
+    let standing = party.map_or(setup.fallback(), |party| setup.standing(party));
     let Some(schema) = standing.edition.message_by_code("99999") else {
-        return Problem::new(problem.kind()).into_response();
+        return problem.into_response();
     };
-    let sender = outline
-        .and_then(|outline| outline.sender_id.as_deref())
-        .unwrap_or_default();
-    let reference = clock::new_id();
     let answer = Answer {
         schema,
         from: &setup.settings.gateway.sender_id,
-        to: sender,
-        berrefnr: &format!("SGW-R-{reference}"),
+        to: addressee(setup, party, outline),
+        berrefnr: &format!("SGW-R-{}", clock::new_id()),
         answered: outline
             .and_then(|outline| outline.berrefnr.as_deref())
             .unwrap_or_default(),
@@ -216,10 +198,28 @@ fn xml_problem(
         at,
         kind: &standing.mapping.receipt().negative,
         errors: problem.all_findings(),
+        refused: Some(problem.kind().dutch()),
     };
     let mut response = xml_response(problem.kind().status(), answer.to_xml());
     problem.add_headers(&mut response);
     response
+}
+
+/// The id by which the sender called itself, if it is one of its own: what
+/// else a refused message holds is not repeated.
+fn addressee<'a>(
+    setup: &'a Setup,
+    party: Option<&PartyId>,
+    outline: Option<&'a Outline>,
+) -> &'a str {
+    let Some(party) = party.and_then(|party| setup.party(party)) else {
+        return "";
+    };
+    let own = outline
+        .and_then(|outline| outline.sender_id.as_deref())
+        .filter(|sender_id| party.may_send_as(sender_id));
+    let known = party.receiver_id.as_ref().or(party.sender_ids.first());
+    own.or(known.map(String::as_str)).unwrap_or_default()
 }
 
 fn xml_response(status: StatusCode, xml: String) -> Response {
@@ -232,13 +232,7 @@ fn xml_response(status: StatusCode, xml: String) -> Response {
 }
 
 /// The receipt of an accepted message: the same one every time.
-fn receipt(
-    accepted: &Accepted,
-    body: &[u8],
-    wanted: Wanted,
-    language: Language,
-    caller: &Caller,
-) -> Response {
+fn receipt(accepted: &Accepted, received: &Received, asked: Asked, caller: &Caller) -> Response {
     let message = &accepted.message;
     let status = if accepted.replay {
         StatusCode::OK
@@ -246,12 +240,16 @@ fn receipt(
         StatusCode::ACCEPTED
     };
     let mapping = &caller.setup.standing(&caller.party).mapping;
-    let asked = match mapping.receipt().send {
+    let is_due = match mapping.receipt().send {
         SendReceipt::Honour => accepted.outline.receipt_wanted,
         SendReceipt::Always => true,
         SendReceipt::Never => false,
     };
-    let as_xml = wanted == Wanted::Xml || (wanted == Wanted::Either && asked);
+    let as_xml = match asked.wanted {
+        Wanted::Json => false,
+        Wanted::Xml => true,
+        Wanted::Either => is_due,
+    };
     let schema = caller
         .setup
         .standing(&caller.party)
@@ -269,10 +267,15 @@ fn receipt(
                 at: clock::civil_at(message.received_at),
                 kind: &mapping.receipt().positive,
                 errors: &[],
+                refused: None,
             };
             xml_response(status, answer.to_xml())
         }
-        None => (status, Json(receipt_json(message, body, language))).into_response(),
+        None => (
+            status,
+            Json(receipt_json(message, received, asked.language)),
+        )
+            .into_response(),
     };
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{}", message.id)) {
@@ -284,12 +287,15 @@ fn receipt(
     response
 }
 
-fn receipt_json(message: &StoredMessage, body: &[u8], language: Language) -> Value {
+fn receipt_json(message: &StoredMessage, received: &Received, language: Language) -> Value {
+    let digest = received
+        .sent
+        .unwrap_or_else(|| body::sha256(&received.bytes));
     json!({
         "id": message.id,
         "status": "accepted",
         "received_at": message.received_at.to_string(),
-        "digest": format!("sha-256:{}", hex_digest(body)),
+        "digest": format!("sha-256:{}", hex(&digest)),
         "message_type": message.message_type,
         "edition": message.edition,
         "test": message.test,
@@ -297,13 +303,8 @@ fn receipt_json(message: &StoredMessage, body: &[u8], language: Language) -> Val
     })
 }
 
-fn hex_digest(body: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn findings_json(findings: &[Finding], language: Language) -> Vec<Value> {
@@ -322,7 +323,7 @@ struct ByReference {
 async fn find_message(
     State(reception): State<Reception>,
     caller: Caller,
-    query: Result<Query<ByReference>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ByReference>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let reference = query.ok().and_then(|Query(by)| by.berrefnr);
@@ -342,9 +343,10 @@ async fn find_message(
 async fn get_message(
     State(reception): State<Reception>,
     caller: Caller,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
+    let Path(id) = id.map_err(|_| Problem::new(Kind::NotFound))?;
     let found = reception.intake.store.message(&caller.party, &id).await;
     show(found, &headers)
 }

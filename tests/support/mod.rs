@@ -445,3 +445,86 @@ pub fn employments(sender: &str, persons: &[(&str, &str, &str)]) -> String {
         &[(("105", "6431"), employees)],
     )
 }
+
+impl Gateway {
+    /// A TLS connection for requests that no HTTP client would send.
+    pub async fn raw(&self) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, ServerName};
+        let pem = std::fs::read(self.folder.path().join("self-signed.crt")).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&pem).unwrap())
+            .unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let address = self.url.trim_start_matches("https://");
+        let address = address.replace("localhost", "127.0.0.1");
+        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        connector.connect(name, tcp).await.unwrap()
+    }
+
+    /// The head of a POST of a message, with more header lines.
+    pub fn raw_head(&self, party: &str, more: &str) -> String {
+        format!(
+            "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/xml\r\nAccept: application/json\r\n{more}\r\n",
+            self.keys[party]
+        )
+    }
+
+    /// The status of a message as its sender sees it.
+    pub async fn status(&self, party: &str, receipt: &Value) -> Value {
+        let path = format!("/v1/messages/{}", receipt["id"].as_str().unwrap());
+        let response = self.get(party, &path).await;
+        assert_eq!(response.status(), 200);
+        response.json().await.unwrap()
+    }
+}
+
+/// Asserts that an answer is a problem with this status, and gives it.
+pub async fn problem(response: Response, status: u16) -> Value {
+    let found = response.status();
+    let kind = response.headers()["content-type"].clone();
+    let text = response.text().await.unwrap();
+    assert_eq!(found, status, "{text}");
+    assert_eq!(kind, "application/problem+json", "{text}");
+    let problem: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(problem["status"], status);
+    assert!(
+        problem["type"]
+            .as_str()
+            .unwrap()
+            .starts_with("urn:sivi-gateway:problem:"),
+        "{problem}"
+    );
+    assert!(problem["title"].is_string() && problem["error_id"].is_string());
+    for finding in problem["findings"].as_array().unwrap() {
+        for key in ["code", "severity", "path", "message"] {
+            assert!(finding[key].is_string(), "{finding}");
+        }
+        assert!(finding["line"].is_u64() && finding["column"].is_u64());
+    }
+    problem
+}
+
+/// Compresses with gzip.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// `sha-256:` and the digest of some bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha-256:{hex}")
+}

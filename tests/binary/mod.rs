@@ -1,0 +1,157 @@
+//! The real binary, as operators run it.
+#![expect(dead_code, reason = "each test binary uses a part of it")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder with a configuration file.
+pub struct Installation {
+    pub folder: TempDir,
+}
+
+/// What a command printed, and its exit code.
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Installation {
+    /// Settings on free ports, with more lines.
+    pub fn new(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = format!(
+            "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\nadmin.listen = \"127.0.0.1:0\"\n\
+             log.format = \"json\"\n{more}"
+        );
+        std::fs::write(folder.path().join("gateway.toml"), settings).unwrap();
+        Self { folder }
+    }
+
+    /// Writes a file of the folder.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sivi-gateway"));
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.path("gateway.toml"))
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a command that must answer yes; gives its output.
+    pub fn yes(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.out, ran.err);
+        ran.out
+    }
+
+    /// Starts the daemon and waits until it listens.
+    pub fn serve(&self) -> Daemon {
+        let mut child = self
+            .command(&["serve"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            let fields = &event["fields"];
+            if let (Some(address), Some(admin)) =
+                (fields["address"].as_str(), fields["admin"].as_str())
+            {
+                let url = address.replace("127.0.0.1", "https://localhost");
+                let admin = format!("http://{admin}");
+                // Goes on reading, so that the daemon never waits for us.
+                let log = std::thread::spawn(move || log.lines().map_while(Result::ok).collect());
+                return Daemon {
+                    child,
+                    url,
+                    admin,
+                    log: Some(log),
+                };
+            }
+        }
+    }
+
+    /// An HTTP client that trusts the daemon.
+    pub fn client(&self) -> reqwest::Client {
+        let pem = std::fs::read(self.path("data/self-signed.crt")).unwrap();
+        reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()])
+            .timeout(std::time::Duration::from_secs(20))
+            .build()
+            .unwrap()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    pub url: String,
+    pub admin: String,
+    log: Option<std::thread::JoinHandle<Vec<String>>>,
+}
+
+impl Daemon {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM; gives the exit code and the log since it listened.
+    pub fn stop(mut self) -> (i32, Vec<String>) {
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        (code, self.log.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A file of the repository.
+pub fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
