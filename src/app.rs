@@ -91,7 +91,7 @@ impl Base {
             clock: self.clock.clone(),
             current,
             gate: Arc::new(RwLock::new(())),
-            corrections_wait: Arc::new(AtomicBool::new(true)),
+            something_waits: Arc::new(AtomicBool::new(true)),
         }
     }
 }
@@ -197,6 +197,10 @@ impl App {
 
     /// Serves until it is stopped, finishes what is in hand, closes the store.
     pub async fn run(self) {
+        // What waits goes before anything new comes in.
+        self.intake
+            .release_all_parked(&self.intake.current.get())
+            .await;
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_setup(
             self.base.foundation.clone(),
@@ -281,7 +285,7 @@ async fn keep_setup(
     replace: watch::Sender<Arc<Setup>>,
     stop: CancellationToken,
 ) {
-    intake.release_all_parked(&intake.current.get()).await;
+    let mut day = intake.clock.today();
     while stop
         .run_until_cancelled(tokio::time::sleep(RELOAD))
         .await
@@ -294,9 +298,12 @@ async fn keep_setup(
                 continue;
             }
         };
-        if version == intake.current.get().version() {
+        // A new day makes routes valid and ends others, as a change does.
+        let today = intake.clock.today();
+        if version == intake.current.get().version() && today == day {
             continue;
         }
+        day = today;
         match Setup::read(&foundation, &intake.store, &keys).await {
             Ok(setup) => {
                 let setup = Arc::new(setup);
@@ -334,7 +341,6 @@ async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
             }
             Err(cause) => tracing::warn!("Parked parts were not cleaned: {cause}"),
         }
-        intake.release_all_parked(&intake.current.get()).await;
         if stop
             .run_until_cancelled(tokio::time::sleep(SWEEP))
             .await

@@ -67,6 +67,17 @@ pub struct Standing {
     pub tolerance: Tolerance,
 }
 
+impl Standing {
+    /// The standing for a message whose ids and codes are translated already.
+    #[must_use]
+    pub fn normalised(&self) -> Self {
+        Self {
+            mapping: Arc::new(self.mapping.without_translation()),
+            ..self.clone()
+        }
+    }
+}
+
 /// Everything configured at one moment.
 pub struct Setup {
     /// The settings.

@@ -34,19 +34,30 @@ pub struct StrippedRow {
 /// The elements that pass, and how many of each row do not.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
-    kept: Vec<bool>,
+    /// A bit per node: a message of many employers has many selections.
+    kept: Vec<u64>,
     pub stripped: BTreeMap<StrippedRow, u32>,
 }
 
 impl Selection {
     pub fn keeps(&self, node: NodeId) -> bool {
-        self.kept.get(node.index()).copied().unwrap_or(false)
+        let word = self.kept.get(node.index() / 64).copied();
+        word.unwrap_or(0) >> (node.index() % 64) & 1 == 1
     }
 
     fn set(&mut self, node: NodeId, kept: bool) {
-        if let Some(flag) = self.kept.get_mut(node.index()) {
-            *flag = kept;
+        if let Some(word) = self.kept.get_mut(node.index() / 64) {
+            let bit = 1 << (node.index() % 64);
+            *word = if kept { *word | bit } else { *word & !bit };
         }
+    }
+
+    /// How many elements pass.
+    fn size(&self) -> usize {
+        self.kept
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
     }
 
     fn count(&mut self, rule: &'static str, row: &str) {
@@ -71,7 +82,7 @@ impl Filter<'_> {
     /// Marks what passes.
     pub fn select(&self) -> Selection {
         let mut selection = Selection {
-            kept: vec![false; self.document.len()],
+            kept: vec![0; self.document.len().div_ceil(64)],
             ..Selection::default()
         };
         self.mark(self.document.root(), false, &mut selection);
@@ -181,7 +192,7 @@ pub(super) struct Written<'a> {
 pub(super) fn render(filter: &Filter<'_>, selection: &Selection, written: &Written<'_>) -> Vec<u8> {
     let document = filter.document;
     let schema = document.schema();
-    let mut out = String::with_capacity(document.text_len() + document.len() * 24 + 256);
+    let mut out = String::with_capacity(selection.size() * 56 + 256);
     out.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<");
     out.push_str(&schema.root);
     out.push_str(" xmlns=\"");

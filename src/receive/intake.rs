@@ -14,7 +14,7 @@ use metrics::counter;
 use tokio::sync::RwLock;
 
 use super::plan::{Foreign, Plan, Planner};
-use super::prepare::{self, Outline, Preparation, Prepared};
+use super::prepare::{self, Outline, Preparation, Prepared, at_most};
 use crate::clock::{self, Clock};
 use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
 use crate::policy::{self, LedgerView};
@@ -44,7 +44,7 @@ pub struct Intake {
     /// False while nothing is known to wait for a report, which spares a
     /// look-up for every report. Another process may know better: the sweep
     /// looks without asking.
-    pub corrections_wait: Arc<AtomicBool>,
+    pub something_waits: Arc<AtomicBool>,
 }
 
 /// A message that was accepted, now or before.
@@ -118,17 +118,22 @@ impl Intake {
         }
         check_sender(setup, party, &preparation, outline, body)?;
         let hash = prepare::body_hash(setup, body);
-        match preparation {
+        let taken = match preparation {
             // The store itself finds a valid message that it knows.
             Preparation::Ready(prepared) => self.take(setup, party, &prepared, hash, now).await,
             Preparation::Invalid { findings, .. } | Preparation::Malformed(findings) => {
-                let reference = outline.berrefnr.as_deref().unwrap_or_default();
+                Err(Refusal::Invalid(findings))
+            }
+        };
+        // A message that was accepted before gets its receipt again, whatever
+        // stands in its way now.
+        match (taken, &outline.berrefnr) {
+            (Err(refused @ (Refusal::Invalid(_) | Refusal::Busy(_))), Some(reference)) => {
                 let reference = policy::berrefnr(&setup.keys, party, reference);
                 let known = self.known(party, &reference, &hash).await?;
-                known
-                    .map(|known| (known, true))
-                    .ok_or(Refusal::Invalid(findings))
+                known.map(|known| (known, true)).ok_or(refused)
             }
+            (taken, _) => taken,
         }
     }
 
@@ -162,25 +167,19 @@ impl Intake {
             let findings = findings_of(prepared, setup, party, &plan);
             let message = message_row(setup, party, prepared, body, now, findings, domains);
             if has_error(&message.findings) {
-                let known = self.known(party, &message.berrefnr, &body).await?;
-                return known
-                    .map(|known| (known, true))
-                    .ok_or(Refusal::Invalid(message.findings));
+                return Err(Refusal::Invalid(message.findings));
             }
             let receipt = receipt_of(&message);
             let persons = persons_of(&planner);
             count_withheld(&plan);
-            let waits = plan
-                .parked
-                .iter()
-                .any(|part| part.reason() == Code::CaseUnknown);
+            let waits = !plan.parked.is_empty();
             match self
                 .store
                 .accept(acceptance(setup, message, plan, now))
                 .await
             {
                 Ok(()) => {
-                    self.corrections_wait.fetch_or(waits, Ordering::AcqRel);
+                    self.something_waits.fetch_or(waits, Ordering::AcqRel);
                     self.release_waiting(setup, &persons).await;
                     return Ok((receipt, false));
                 }
@@ -327,7 +326,7 @@ impl Intake {
 
     /// A report may make a parked correction of its case releasable.
     async fn release_waiting(&self, setup: &Setup, persons: &[KeyedHash]) {
-        if persons.is_empty() || !self.corrections_wait.load(Ordering::Acquire) {
+        if persons.is_empty() || !self.something_waits.load(Ordering::Acquire) {
             return;
         }
         match self.store.parked_about(persons).await {
@@ -344,22 +343,20 @@ impl Intake {
     /// Releases what waits and has a way to go now, oldest first.
     pub async fn release_all_parked(&self, setup: &Setup) {
         // Lowered before looking: whoever parks meanwhile raises it again.
-        self.corrections_wait.store(false, Ordering::Release);
+        self.something_waits.store(false, Ordering::Release);
         let mut filter = ParkedFilter::default();
         loop {
             let items = match self.store.parked(&filter).await {
                 Ok(items) => items,
                 Err(cause) => {
-                    self.corrections_wait.store(true, Ordering::Release);
+                    self.something_waits.store(true, Ordering::Release);
                     tracing::warn!("Parked parts were not looked at: {cause}");
                     return;
                 }
             };
             let Some(last) = items.last() else { return };
             filter.after = Some(last.id.clone());
-            if items.iter().any(|item| item.reason == Code::CaseUnknown) {
-                self.corrections_wait.store(true, Ordering::Release);
-            }
+            self.something_waits.store(true, Ordering::Release);
             self.release_parked(setup, items).await;
         }
     }
@@ -383,13 +380,16 @@ impl Intake {
     /// while any of it has to wait, all of it waits.
     async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<bool, AcceptError> {
         let now = self.clock.now();
+        // Its ids and codes were translated when it came in: not twice.
+        let standing = setup.standing(&item.party).normalised();
         let (preparation, _) = prepare::prepare(
-            setup.standing(&item.party),
+            &standing,
             &setup.policy,
             &item.xml,
             clock::civil_at(now).date(),
         );
         let Preparation::Ready(prepared) = preparation else {
+            tracing::error!(parked.id = %item.id, "Parked part {} cannot be read any more", item.id);
             return Ok(false);
         };
         let planner = Planner {
@@ -559,7 +559,7 @@ pub fn findings_of(
     let mut findings = prepared.findings.clone();
     let remarks = plan.remarks.iter().copied();
     findings.extend(prepared.findings_for(remarks, &setup.standing(party).mapping));
-    findings
+    at_most(findings)
 }
 
 fn persons_of(planner: &Planner<'_>) -> Vec<KeyedHash> {

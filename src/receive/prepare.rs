@@ -124,6 +124,7 @@ pub fn prepare<'b>(
     let mut findings = read.findings;
     let document = stripped.document();
     findings.extend(findings_for(document, body, remarks, &standing.mapping));
+    let findings = at_most(findings);
     let prepared = Prepared {
         edition: Arc::clone(edition),
         stripped,
@@ -211,6 +212,18 @@ pub fn examine(standing: &Standing, policy: &Policy, body: &[u8], today: Date) -
         Preparation::Ready(prepared) => prepared.findings,
         Preparation::Malformed(findings) | Preparation::Invalid { findings, .. } => findings,
     }
+}
+
+/// At most as many findings as are listed, errors first.
+#[must_use]
+pub fn at_most(mut findings: Vec<Finding>) -> Vec<Finding> {
+    if findings.len() > MAX_FINDINGS {
+        findings.retain(|finding| finding.code != Code::TooManyFindings);
+        findings.sort_by_key(|finding| Reverse(finding.severity));
+        findings.truncate(MAX_FINDINGS);
+        findings.push(Finding::new(Code::TooManyFindings));
+    }
+    findings
 }
 
 /// Hash of the body, by which the same message is recognised.

@@ -176,6 +176,10 @@ impl Backend {
 
 /// `SQLite` would make the file readable by everybody; its journals get the
 /// mode of the file.
+///
+/// A file that is there already is never opened: closing it would drop the
+/// locks that this process holds on it (POSIX), and the next process to look
+/// in would take the write-ahead log for abandoned and remove it.
 fn make_private(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
         fs::DirBuilder::new()
@@ -183,12 +187,15 @@ fn make_private(path: &Path) -> io::Result<()> {
             .mode(0o700)
             .create(folder)?;
     }
-    OpenOptions::new()
+    let made = OpenOptions::new()
         .append(true)
-        .create(true)
+        .create_new(true)
         .mode(0o600)
-        .open(path)
-        .map(drop)
+        .open(path);
+    match made {
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 #[cfg(test)]

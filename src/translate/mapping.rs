@@ -250,6 +250,20 @@ impl Mapping {
         &self.pairing
     }
 
+    /// The same mapping for a message that it was applied to already: what a
+    /// code means and how severe a finding is, but no translation.
+    #[must_use]
+    pub fn without_translation(&self) -> Self {
+        Self {
+            ids: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            sentinel_dates: Vec::new(),
+            only_zeros: BTreeSet::new(),
+            placeholders: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+
     /// What validation forgives the party.
     #[must_use]
     pub fn tolerance(&self) -> Tolerance {
