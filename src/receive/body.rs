@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
@@ -21,6 +21,8 @@ use crate::http::{Kind, Problem};
 const DRAIN_BYTES: usize = 1 << 20;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How long the answer to a refused body may be on its way over HTTP/2.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 /// What the budget of all bodies is counted in.
 const UNIT: usize = 1 << 14;
 /// A bomb is told by its ratio only above this size.
@@ -207,12 +209,11 @@ async fn next_piece(
 }
 
 /// Reads on for a while and throws away, so that the client sees the answer.
-pub async fn drain(body: Body) {
-    let mut stream: BodyDataStream = body.into_data_stream();
+pub async fn drain(body: &mut Body) {
     let mut left = DRAIN_BYTES;
     let reading = async {
-        while let Some(Ok(piece)) = next(&mut stream).await {
-            left = left.saturating_sub(piece.len());
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
                 break;
             }
@@ -221,9 +222,10 @@ pub async fn drain(body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
 }
 
-async fn next(stream: &mut BodyDataStream) -> Option<Result<Bytes, axum::Error>> {
-    let frame = stream.frame().await?;
-    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+/// Holds on to the rest of a body, unread, while its answer is on its way.
+pub async fn linger(rest: Body) {
+    tokio::time::sleep(LINGER_TIME).await;
+    drop(rest);
 }
 
 /// Collects a body, through the decompressor where there is one.
