@@ -174,7 +174,7 @@ pub async fn read(
         });
     };
     let sent = Some(sha256(&bytes));
-    let bytes = decode(bytes, charset)?;
+    let bytes = decode(&bytes, charset)?;
     Ok(Received {
         bytes,
         sent,
@@ -335,14 +335,14 @@ fn malformed(code: Code) -> Problem {
 /// Turns the charset of the content type into UTF-8. It outranks the XML
 /// declaration (RFC 7303, section 3), which is then blanked, so that lines and
 /// columns stay where they were.
-fn decode(bytes: Zeroizing<Vec<u8>>, charset: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
+fn decode(bytes: &[u8], charset: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let encoding = match charset.to_ascii_lowercase().as_str() {
         "utf-8" | "us-ascii" => encoding_rs::UTF_8,
         "iso-8859-1" | "windows-1252" => encoding_rs::WINDOWS_1252,
         _ => return Err(malformed(Code::EncodingUnsupported)),
     };
     let text = encoding
-        .decode_without_bom_handling_and_without_replacement(&bytes)
+        .decode_without_bom_handling_and_without_replacement(bytes)
         .ok_or_else(|| malformed(Code::EncodingBroken))?;
     let mut text = Zeroizing::new(text.into_owned().into_bytes());
     blank_encoding(&mut text);
@@ -367,10 +367,10 @@ fn blank_encoding(text: &mut [u8]) {
         .filter(|at| matches!(head.get(*at), Some(b'"' | b'\'')))
         .take(2)
         .collect();
-    if let [_, close] = quotes.as_slice() {
-        if let Some(declared) = head.get_mut(from..=*close) {
-            declared.fill(b' ');
-        }
+    if let [_, close] = quotes.as_slice()
+        && let Some(declared) = head.get_mut(from..=*close)
+    {
+        declared.fill(b' ');
     }
 }
 
@@ -449,10 +449,10 @@ mod tests {
     #[test]
     fn the_charset_of_the_content_type_outranks_the_declaration() {
         let body = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<a>\xe9</a>".to_vec();
-        let text = decode(Zeroizing::new(body), "ISO-8859-1").unwrap();
+        let text = decode(&body, "ISO-8859-1").unwrap();
         let text = std::str::from_utf8(&text).unwrap();
         assert_eq!(text, "<?xml version=\"1.0\"                 ?>\n<a>é</a>");
-        assert!(decode(Zeroizing::new(b"<a/>".to_vec()), "utf-16").is_err());
+        assert!(decode(b"<a/>", "utf-16").is_err());
     }
 
     #[test]
