@@ -25,7 +25,7 @@ use crate::store::{self, DatabaseUrl, Store};
 /// contract gives five seconds.
 const RELOAD: Duration = Duration::from_secs(1);
 /// How often what is out of date is removed.
-const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP: Duration = Duration::from_mins(10);
 /// How often times of last use are written.
 const TOUCH: Duration = Duration::from_secs(20);
 
@@ -337,7 +337,7 @@ async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
         match store.expire_parked(intake.clock.now(), days).await {
             Ok(0) => {}
             Ok(count) => {
-                tracing::warn!(count, "{count} parked parts were dropped after {days} days")
+                tracing::warn!(count, "{count} parked parts were dropped after {days} days");
             }
             Err(cause) => tracing::warn!("Parked parts were not cleaned: {cause}"),
         }
@@ -365,10 +365,10 @@ async fn touch(
             seen.insert(key, clock.now());
         }
         let keys = std::mem::take(&mut seen).into_iter().collect::<Vec<_>>();
-        if !keys.is_empty() {
-            if let Err(cause) = store.touch_keys(keys).await {
-                tracing::warn!("Times of last use were not written: {cause}");
-            }
+        if !keys.is_empty()
+            && let Err(cause) = store.touch_keys(keys).await
+        {
+            tracing::warn!("Times of last use were not written: {cause}");
         }
         if waited.is_none() {
             return;

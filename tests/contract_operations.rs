@@ -456,7 +456,7 @@ async fn every_route_is_in_the_openapi_document() {
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#/").skip(1) {
         let path = reference.split('"').next().unwrap();
-        assert!(!document.pointer(&format!("/{path}")).is_none(), "{path}");
+        assert!(document.pointer(&format!("/{path}")).is_some(), "{path}");
     }
     for (path, method) in documented {
         let url = format!("{}{}", gateway.url, path.replace("{id}", "none"));

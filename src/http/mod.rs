@@ -19,7 +19,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-/// The contract in OpenAPI 3.1.
+/// The contract in `OpenAPI` 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// `GET /openapi.json`.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How long an answer may wait for a client that does not read.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 /// How long a closed connection is read on: closing with bytes unread would
 /// make the kernel throw the answer away that is on its way.
 const LINGER: Duration = Duration::from_secs(2);

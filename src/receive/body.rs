@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
@@ -21,6 +21,8 @@ use crate::http::{Kind, Problem};
 const DRAIN_BYTES: usize = 1 << 20;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How long the answer to a refused body may be on its way over HTTP/2.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 /// What the budget of all bodies is counted in.
 const UNIT: usize = 1 << 14;
 /// A bomb is told by its ratio only above this size.
@@ -172,7 +174,7 @@ pub async fn read(
         });
     };
     let sent = Some(sha256(&bytes));
-    let bytes = decode(bytes, charset)?;
+    let bytes = decode(&bytes, charset)?;
     Ok(Received {
         bytes,
         sent,
@@ -207,12 +209,11 @@ async fn next_piece(
 }
 
 /// Reads on for a while and throws away, so that the client sees the answer.
-pub async fn drain(body: Body) {
-    let mut stream: BodyDataStream = body.into_data_stream();
+pub async fn drain(body: &mut Body) {
     let mut left = DRAIN_BYTES;
     let reading = async {
-        while let Some(Ok(piece)) = next(&mut stream).await {
-            left = left.saturating_sub(piece.len());
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
                 break;
             }
@@ -221,9 +222,10 @@ pub async fn drain(body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
 }
 
-async fn next(stream: &mut BodyDataStream) -> Option<Result<Bytes, axum::Error>> {
-    let frame = stream.frame().await?;
-    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+/// Holds on to the rest of a body, unread, while its answer is on its way.
+pub async fn linger(rest: Body) {
+    tokio::time::sleep(LINGER_TIME).await;
+    drop(rest);
 }
 
 /// Collects a body, through the decompressor where there is one.
@@ -333,14 +335,14 @@ fn malformed(code: Code) -> Problem {
 /// Turns the charset of the content type into UTF-8. It outranks the XML
 /// declaration (RFC 7303, section 3), which is then blanked, so that lines and
 /// columns stay where they were.
-fn decode(bytes: Zeroizing<Vec<u8>>, charset: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
+fn decode(bytes: &[u8], charset: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let encoding = match charset.to_ascii_lowercase().as_str() {
         "utf-8" | "us-ascii" => encoding_rs::UTF_8,
         "iso-8859-1" | "windows-1252" => encoding_rs::WINDOWS_1252,
         _ => return Err(malformed(Code::EncodingUnsupported)),
     };
     let text = encoding
-        .decode_without_bom_handling_and_without_replacement(&bytes)
+        .decode_without_bom_handling_and_without_replacement(bytes)
         .ok_or_else(|| malformed(Code::EncodingBroken))?;
     let mut text = Zeroizing::new(text.into_owned().into_bytes());
     blank_encoding(&mut text);
@@ -365,10 +367,10 @@ fn blank_encoding(text: &mut [u8]) {
         .filter(|at| matches!(head.get(*at), Some(b'"' | b'\'')))
         .take(2)
         .collect();
-    if let [_, close] = quotes.as_slice() {
-        if let Some(declared) = head.get_mut(from..=*close) {
-            declared.fill(b' ');
-        }
+    if let [_, close] = quotes.as_slice()
+        && let Some(declared) = head.get_mut(from..=*close)
+    {
+        declared.fill(b' ');
     }
 }
 
@@ -447,10 +449,10 @@ mod tests {
     #[test]
     fn the_charset_of_the_content_type_outranks_the_declaration() {
         let body = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<a>\xe9</a>".to_vec();
-        let text = decode(Zeroizing::new(body), "ISO-8859-1").unwrap();
+        let text = decode(&body, "ISO-8859-1").unwrap();
         let text = std::str::from_utf8(&text).unwrap();
         assert_eq!(text, "<?xml version=\"1.0\"                 ?>\n<a>é</a>");
-        assert!(decode(Zeroizing::new(b"<a/>".to_vec()), "utf-16").is_err());
+        assert!(decode(b"<a/>", "utf-16").is_err());
     }
 
     #[test]

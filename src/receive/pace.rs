@@ -42,7 +42,7 @@ impl Pace {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let window = windows.entry(party.clone()).or_insert((now, 0));
         let age = now.duration_since(window.0);
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         if age.unsigned_abs() >= minute {
             *window = (now, 0);
         }

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts as _, Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::body::Body as _;
@@ -71,6 +71,7 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
         wanted: Wanted::of(&parts.headers),
         language: language(&parts.headers),
         waits: parts.headers.contains_key(header::EXPECT),
+        in_streams: parts.version == Version::HTTP_2,
     };
     let caller = Caller::from_request_parts(&mut parts, &reception).await;
     let caller: Caller = match caller {
@@ -127,6 +128,9 @@ struct Asked {
     language: Language,
     /// It sends its body only when it is told to go on.
     waits: bool,
+    /// HTTP/2: a body that is dropped resets its stream, and the answer may
+    /// go down with it.
+    in_streams: bool,
 }
 
 /// Whom an answer goes to, and what it is about.
@@ -140,7 +144,7 @@ struct Answered<'a> {
 
 async fn refuse_early(
     problem: Problem,
-    rest: Body,
+    mut rest: Body,
     asked: Asked,
     answered: Answered<'_>,
 ) -> Response {
@@ -151,7 +155,10 @@ async fn refuse_early(
     // Reading on would ask a client for the body that it kept back; one that
     // was too slow before is not waited for again.
     if !asked.waits && problem.kind() != Kind::Timeout {
-        body::drain(rest).await;
+        body::drain(&mut rest).await;
+    }
+    if asked.in_streams {
+        tokio::spawn(async move { body::linger(rest).await });
     }
     render(problem.closing(), asked.wanted, &answered)
 }

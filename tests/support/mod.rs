@@ -103,14 +103,14 @@ pub struct Gateway {
 impl Gateway {
     /// Boots with [`DIRECTORY`] and default settings.
     pub async fn boot() -> Self {
-        Self::boot_with(DIRECTORY, "").await
+        Box::pin(Self::boot_with(DIRECTORY, "")).await
     }
 
     /// Boots with a directory and more lines of settings.
     pub async fn boot_with(directory: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(START.parse().unwrap());
-        Self::boot_in(folder, clock, directory, settings).await
+        Box::pin(Self::boot_in(folder, clock, directory, settings)).await
     }
 
     /// Boots on a data folder that may hold the state of an earlier gateway.
