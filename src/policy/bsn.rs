@@ -180,7 +180,7 @@ fn scan(
         return;
     }
     let text = document.text(node);
-    if text.bytes().filter(u8::is_ascii_digit).take(7).count() < 7 {
+    if text.chars().filter_map(digit_of).take(7).count() < 7 {
         return;
     }
     if parts.keys.contains(tag) {
@@ -199,23 +199,45 @@ fn scan(
 
 /// A number of the schema cannot be masked; an optional one goes instead.
 fn scan_number(document: &mut Document, node: NodeId, numbers: &Numbers) {
-    let is_bare = document
-        .text(node)
-        .bytes()
-        .all(|byte| byte.is_ascii_digit());
     let value = value_of(document.text(node).bytes().filter(u8::is_ascii_digit));
-    if is_bare
-        && document.element(node).min == 0
-        && value.is_some_and(|value| numbers.all.contains(&value))
-    {
+    if document.element(node).min == 0 && value.is_some_and(|value| numbers.all.contains(&value)) {
         document.remove(node);
     }
+}
+
+/// The value of a digit of the scripts that a keyboard can write: ASCII,
+/// Arabic-Indic, its extension, and full width.
+fn digit_of(char: char) -> Option<u8> {
+    let zero = match char {
+        '0'..='9' => '0',
+        '\u{660}'..='\u{669}' => '\u{660}',
+        '\u{6f0}'..='\u{6f9}' => '\u{6f0}',
+        '\u{ff10}'..='\u{ff19}' => '\u{ff10}',
+        _ => return None,
+    };
+    u8::try_from(u32::from(char) - u32::from(zero)).ok()
+}
+
+/// The text with every digit as an ASCII one, and without signs that nobody
+/// sees.
+fn folded(text: &str) -> String {
+    let is_unseen = |char: &char| {
+        matches!(
+            char,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'
+        )
+    };
+    let fold = |char: char| digit_of(char).map_or(char, |digit| char::from(b'0' + digit));
+    text.chars()
+        .filter(|char| !is_unseen(char))
+        .map(fold)
+        .collect()
 }
 
 /// What is wrong with a key, if anything. Only whole groups of digits count:
 /// a timestamp that happens to contain a number refuses no sick report.
 fn key_remark(document: &Document, node: NodeId, numbers: &Numbers) -> Option<Code> {
-    let text = document.text(node);
+    let text = &folded(document.text(node));
     let groups = groups(text);
     let mut likely = false;
     for first in 0..groups.len() {
@@ -281,74 +303,106 @@ fn is_likely(digits: &[u8]) -> bool {
     passes_eleven_test(&digits.map(|byte| byte - b'0'))
 }
 
+/// A text as its characters, and where the digits stand.
+struct Spelling {
+    chars: Vec<char>,
+    digits: Vec<(usize, u8)>,
+    masked: bool,
+}
+
 /// The text with its numbers masked, or `None` when it holds none. A certain
 /// number is found wherever its digits stand in a row, whatever separates
 /// them; a likely one only as digits of its own.
 fn mask(text: &str, numbers: &Numbers, likely_too: bool) -> Option<String> {
-    let mut masked = text.as_bytes().to_vec();
-    let digits: Vec<(usize, u8)> = text
-        .bytes()
-        .enumerate()
-        .filter(|(_, byte)| byte.is_ascii_digit())
-        .collect();
-    let mut found = false;
-    for length in [Bsn::DIGITS, Bsn::DIGITS - 1] {
-        for window in digits.windows(length) {
-            let value = value_of(window.iter().map(|(_, byte)| *byte));
-            let certain = value.is_some_and(|value| {
-                numbers.all.contains(&value) && (length == Bsn::DIGITS || value >= 10_000_000)
-            });
-            if certain && close_together(window) {
-                found = true;
-                blot(&mut masked, window.iter().map(|(at, _)| *at));
-            }
-        }
-    }
+    let mut spelling = Spelling::of(text);
+    spelling.mask_certain(numbers);
     if likely_too {
-        found |= mask_likely(text, &mut masked);
+        spelling.mask_likely();
     }
-    found.then(|| String::from_utf8(masked).expect("only ASCII digits were replaced"))
+    spelling.masked.then(|| spelling.chars.iter().collect())
 }
 
-fn mask_likely(text: &str, masked: &mut [u8]) -> bool {
-    let groups = groups(text);
-    let mut found = false;
-    for first in 0..groups.len() {
-        let mut positions: Vec<usize> = Vec::new();
-        for (at, group) in groups.iter().enumerate().skip(first) {
-            if at > first && !joined(text, &groups, at) {
-                break;
-            }
-            positions.extend(group.0..group.1);
-            if positions.len() > Bsn::DIGITS {
-                break;
-            }
-            let digits: Vec<u8> = positions
-                .iter()
-                .filter_map(|at| text.as_bytes().get(*at))
-                .copied()
-                .collect();
-            if is_likely(&digits) {
-                found = true;
-                blot(masked, positions.iter().copied());
-            }
+impl Spelling {
+    fn of(text: &str) -> Self {
+        let chars: Vec<char> = text.chars().collect();
+        let digits = chars.iter().enumerate();
+        let digits = digits.filter_map(|(at, char)| Some((at, digit_of(*char)? + b'0')));
+        Self {
+            digits: digits.collect(),
+            chars,
+            masked: false,
         }
     }
-    found
-}
 
-/// Nine digits spread over a page are not a number: at most two other bytes
-/// stand between neighbours.
-fn close_together(window: &[(usize, u8)]) -> bool {
-    window
-        .windows(2)
-        .all(|pair| matches!(pair, [(a, _), (b, _)] if b - a <= 3))
-}
+    fn mask_certain(&mut self, numbers: &Numbers) {
+        let mut found = Vec::new();
+        for length in [Bsn::DIGITS, Bsn::DIGITS - 1] {
+            for window in self.digits.windows(length) {
+                let value = value_of(window.iter().map(|(_, byte)| *byte));
+                let certain = value.is_some_and(|value| {
+                    numbers.all.contains(&value) && (length == Bsn::DIGITS || value >= 10_000_000)
+                });
+                if certain && self.is_close(window) {
+                    found.extend(window.iter().map(|(at, _)| *at));
+                }
+            }
+        }
+        self.blot(&found);
+    }
 
-fn blot(masked: &mut [u8], positions: impl Iterator<Item = usize>) {
-    for at in positions {
-        if let Some(byte) = masked.get_mut(at) {
-            *byte = b'*';
+    /// Digits spread over a page are not a number: between neighbours stand at
+    /// most three characters, none of them a letter.
+    fn is_close(&self, window: &[(usize, u8)]) -> bool {
+        window.windows(2).all(|pair| {
+            let [(a, _), (b, _)] = pair else { return false };
+            let between = self.chars.get(a + 1..*b).unwrap_or_default();
+            between.len() <= 3 && !between.iter().any(|char| char.is_alphabetic())
+        })
+    }
+
+    fn mask_likely(&mut self) {
+        let mut found = Vec::new();
+        for first in 0..self.digits.len() {
+            // Digits in a row, joined at most by one dot or space.
+            let row = self
+                .digits
+                .get(first..first + Bsn::DIGITS)
+                .unwrap_or_default();
+            let digits: Vec<u8> = row.iter().map(|(_, byte)| *byte).collect();
+            let last = first + Bsn::DIGITS - 1;
+            let stands_alone = !self.touches(first.wrapping_sub(1)) && !self.touches(last);
+            let joined = (first..last).all(|at| self.is_joined(at));
+            if stands_alone && joined && is_likely(&digits) {
+                found.extend(row.iter().map(|(at, _)| *at));
+            }
+        }
+        self.blot(&found);
+    }
+
+    /// True when the next digit follows this one, at most one dot or space
+    /// between them.
+    fn is_joined(&self, digit: usize) -> bool {
+        let (Some((a, _)), Some((b, _))) = (self.digits.get(digit), self.digits.get(digit + 1))
+        else {
+            return false;
+        };
+        let between = self.chars.get(a + 1..*b).unwrap_or_default();
+        matches!(between, [] | ['.' | ' ' | '\u{a0}'])
+    }
+
+    /// True when the next digit follows this one directly.
+    fn touches(&self, digit: usize) -> bool {
+        let at = |digit: usize| self.digits.get(digit).map(|(at, _)| *at);
+        let next = at(digit.wrapping_add(1));
+        at(digit).is_some_and(|here| next == Some(here + 1))
+    }
+
+    fn blot(&mut self, positions: &[usize]) {
+        for at in positions {
+            if let Some(char) = self.chars.get_mut(*at) {
+                *char = '*';
+                self.masked = true;
+            }
         }
     }
 }
@@ -378,10 +432,16 @@ mod tests {
             "0-123-45672",
             "x12345672y",
             "00012345672",
+            "012–345–672",
+            "012 - 345 - 672",
+            "0\u{200b}12\u{200b}345672",
+            "０１２３４５６７２",
         ] {
             let masked = mask(text, &own, false).unwrap_or_else(|| panic!("{text}"));
             assert!(
-                !masked.bytes().any(|b| (b'1'..=b'9').contains(&b)),
+                !masked
+                    .chars()
+                    .any(|char| digit_of(char).is_some_and(|digit| digit > 0)),
                 "{text} → {masked}"
             );
         }

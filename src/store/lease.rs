@@ -250,9 +250,11 @@ impl Held {
     }
 
     /// With a token only its lease counts, also when it ran out and nobody
-    /// took over; without one, that it was ever handed out.
+    /// took over; without one, that it was ever handed out. What its receiver
+    /// rejected stays a dead letter until a person looks at it.
     fn counts_with(&self, token: Option<&str>) -> bool {
         match token {
+            _ if self.state == "dead" => false,
             Some(token) => self.lease.as_deref() == Some(token),
             None => self.attempt > 0,
         }
