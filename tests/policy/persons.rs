@@ -369,9 +369,25 @@ async fn a_changed_person_key_is_followed_with_the_right_birth_date_only() {
     assert!(gateway.take("arbo-noord").await.is_empty());
     assert_eq!(parked(&gateway).await.len(), 1);
     assert!(is_sick(&gateway).await, "the old key still holds");
+    let other_case = Absence {
+        case: "VG-77".to_owned(),
+        ..rekeyed("1981-01-01")
+    };
+    let receipt = gateway.accept("adp", other_case.xml()).await;
+    assert!(codes(&receipt).contains(&"key_change_unconfirmed".to_owned()));
+    assert!(
+        is_sick(&gateway).await,
+        "nobody takes a case over by its key"
+    );
     assert_eq!(pass(&gateway, rekeyed("1980-02-29").xml()).await.len(), 1);
     assert!(employment_passes(&gateway, "W-10", "1980-02-29", "D-1").await);
     assert!(!is_sick(&gateway).await, "the old key is nobody's");
+    let receipt = gateway.accept("adp", rekeyed("1981-01-01").xml()).await;
+    assert!(
+        codes(&receipt).contains(&"key_change_unconfirmed".to_owned()),
+        "followed before, for somebody else: {receipt}"
+    );
+    assert!(gateway.take("arbo-noord").await.is_empty());
     // The recovery under the new key ends it.
     pass(
         &gateway,
