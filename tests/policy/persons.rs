@@ -7,7 +7,7 @@ const RECOVERY: &str = "2026-11-22";
 
 fn recovery(report: &Absence, number: u32, day: &str) -> Absence {
     Absence {
-        berrefnr: uuid::Uuid::new_v4().to_string(),
+        berrefnr: super::support::reference(),
         action: "02",
         number,
         ended: true,
@@ -19,7 +19,7 @@ fn recovery(report: &Absence, number: u32, day: &str) -> Absence {
 
 fn again(report: &Absence) -> Absence {
     Absence {
-        berrefnr: uuid::Uuid::new_v4().to_string(),
+        berrefnr: super::support::reference(),
         ..report.clone()
     }
 }
@@ -356,7 +356,7 @@ async fn a_changed_person_key_is_followed_with_the_right_birth_date_only() {
         born: born.to_owned(),
         number: 2,
         action: "02",
-        berrefnr: uuid::Uuid::new_v4().to_string(),
+        berrefnr: super::support::reference(),
         ..Absence::of("W-10", "VG-1")
     };
     // Not outside an absence report.
@@ -542,7 +542,7 @@ async fn one_person_in_several_groups_of_one_message_is_one_person() {
             "00006",
             "ADP",
             "ARBONOORD",
-            &uuid::Uuid::new_v4().to_string(),
+            &super::support::reference(),
             "N",
         );
         let persons = vec![first.employee(), end.employee(), correction.employee()];
