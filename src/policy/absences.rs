@@ -359,7 +359,9 @@ impl AbsenceCase<'_> {
             .insert(scope.identity.case_of(&self.employee.id, case_id));
         let mut found = self.find(employment, absence);
         if found.is_empty() {
-            if self.is_late_repair(absence) {
+            // A repair of a case that only its remembered hash recognises
+            // changes nothing here, unless it opens the case again.
+            if is_repair(absence) && ends(absence) {
                 return;
             }
             found.push(self.cases.len());
@@ -383,12 +385,6 @@ impl AbsenceCase<'_> {
                 .state
                 .apply(absence, number, content, scope.today);
         }
-    }
-
-    /// A repair of a case that only its remembered hash recognises changes
-    /// nothing in the ledger, unless it opens the case again.
-    fn is_late_repair(&self, absence: &Absence) -> bool {
-        is_repair(absence) && ends(absence)
     }
 
     fn new_case(&self, key: CaseKey, absence: &Absence) -> Working {

@@ -256,10 +256,11 @@ impl Writer<'_> {
             let Some(element) = document.schema().elements.get(*child) else {
                 continue;
             };
-            if let Some(text) = self.written.employer.get(&element.tag) {
-                if !present.contains(child) && element.is_leaf() {
-                    absent.push((*child, element.tag.clone(), text.clone()));
-                }
+            if let Some(text) = self.written.employer.get(&element.tag)
+                && !present.contains(child)
+                && element.is_leaf()
+            {
+                absent.push((*child, element.tag.clone(), text.clone()));
             }
         }
         absent

@@ -45,13 +45,13 @@ pub fn check(message: &Message, document: &Document, today: Date) -> Vec<Remark>
 }
 
 fn check_employment(employment: &Employment, remarks: &mut Vec<Remark>) {
-    if let (Some(start), Some(end)) = (employment.start, employment.end) {
-        if end < start {
-            remarks.push(Remark {
-                code: Code::DateOrder,
-                at: employment.at,
-            });
-        }
+    if let (Some(start), Some(end)) = (employment.start, employment.end)
+        && end < start
+    {
+        remarks.push(Remark {
+            code: Code::DateOrder,
+            at: employment.at,
+        });
     }
 }
 

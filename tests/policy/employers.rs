@@ -144,6 +144,12 @@ async fn employments_of_an_unknown_employer_are_dropped_with_a_finding() {
         employments("ADP", &[("W-1", "1980-02-29", "D-1")]).replace("ARBONOORD", "ELSEWHERE");
     let receipt = gateway.accept("adp", mismatch).await;
     assert_eq!(codes(&receipt), ["receiver_mismatch"]);
+    // Nor are documents of the employer's side: only cases and return messages.
+    let editions = sivi_gateway::validate::Editions::load(None).unwrap();
+    let schema = editions.get("2017").unwrap().message("Documenten").unwrap();
+    let documents = super::sample::full(schema, &|_| None).replace(">105<", ">999<");
+    let receipt = gateway.accept("adp", documents).await;
+    assert!(codes(&receipt).contains(&"employer_unknown".to_owned()));
     assert!(parked(&gateway).await.is_empty());
     gateway.stop().await;
 }

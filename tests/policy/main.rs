@@ -83,7 +83,7 @@ edition = "2017"
 from = 2018-01-01
 "#;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 /// The codes of the findings of a receipt or problem.
 fn codes(answer: &Value) -> Vec<String> {

@@ -7,7 +7,7 @@ const RECOVERY: &str = "2026-11-22";
 
 fn recovery(report: &Absence, number: u32, day: &str) -> Absence {
     Absence {
-        berrefnr: uuid::Uuid::new_v4().to_string(),
+        berrefnr: super::support::reference(),
         action: "02",
         number,
         ended: true,
@@ -19,7 +19,7 @@ fn recovery(report: &Absence, number: u32, day: &str) -> Absence {
 
 fn again(report: &Absence) -> Absence {
     Absence {
-        berrefnr: uuid::Uuid::new_v4().to_string(),
+        berrefnr: super::support::reference(),
         ..report.clone()
     }
 }
@@ -356,7 +356,7 @@ async fn a_changed_person_key_is_followed_with_the_right_birth_date_only() {
         born: born.to_owned(),
         number: 2,
         action: "02",
-        berrefnr: uuid::Uuid::new_v4().to_string(),
+        berrefnr: super::support::reference(),
         ..Absence::of("W-10", "VG-1")
     };
     // Not outside an absence report.
@@ -369,9 +369,25 @@ async fn a_changed_person_key_is_followed_with_the_right_birth_date_only() {
     assert!(gateway.take("arbo-noord").await.is_empty());
     assert_eq!(parked(&gateway).await.len(), 1);
     assert!(is_sick(&gateway).await, "the old key still holds");
+    let other_case = Absence {
+        case: "VG-77".to_owned(),
+        ..rekeyed("1981-01-01")
+    };
+    let receipt = gateway.accept("adp", other_case.xml()).await;
+    assert!(codes(&receipt).contains(&"key_change_unconfirmed".to_owned()));
+    assert!(
+        is_sick(&gateway).await,
+        "nobody takes a case over by its key"
+    );
     assert_eq!(pass(&gateway, rekeyed("1980-02-29").xml()).await.len(), 1);
     assert!(employment_passes(&gateway, "W-10", "1980-02-29", "D-1").await);
     assert!(!is_sick(&gateway).await, "the old key is nobody's");
+    let receipt = gateway.accept("adp", rekeyed("1981-01-01").xml()).await;
+    assert!(
+        codes(&receipt).contains(&"key_change_unconfirmed".to_owned()),
+        "followed before, for somebody else: {receipt}"
+    );
+    assert!(gateway.take("arbo-noord").await.is_empty());
     // The recovery under the new key ends it.
     pass(
         &gateway,
@@ -526,7 +542,7 @@ async fn one_person_in_several_groups_of_one_message_is_one_person() {
             "00006",
             "ADP",
             "ARBONOORD",
-            &uuid::Uuid::new_v4().to_string(),
+            &super::support::reference(),
             "N",
         );
         let persons = vec![first.employee(), end.employee(), correction.employee()];

@@ -2,6 +2,7 @@
 //! release is valid, and a message counts once.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use sivi_gateway::domain::{Domain, PartyId, TenantId};
@@ -31,9 +32,9 @@ impl Random {
 
 const NUMBERS: [&str; 3] = ["111222333", "012345672", "123456782"];
 
-fn write(schema: &MessageSchema, at: usize, random: &mut Random, out: &mut String) {
+fn element_at(schema: &MessageSchema, at: usize, random: &mut Random, out: &mut String) {
     let element = &schema.elements[at];
-    out.push_str(&format!("<{}>", element.tag));
+    write!(out, "<{}>", element.tag).unwrap();
     if element.is_leaf() {
         out.push_str(&value(schema, element, random));
     }
@@ -43,10 +44,10 @@ fn write(schema: &MessageSchema, at: usize, random: &mut Random, out: &mut Strin
         let least = child_element.min;
         let count = u64::from(least) + random.below(u64::from(most.max(least) - least) + 1);
         for _ in 0..count {
-            write(schema, *child, random, out);
+            element_at(schema, *child, random, out);
         }
     }
-    out.push_str(&format!("</{}>", element.tag));
+    write!(out, "</{}>", element.tag).unwrap();
 }
 
 fn value(schema: &MessageSchema, element: &Element, random: &mut Random) -> String {
@@ -95,7 +96,7 @@ fn string(element: &Element, random: &mut Random) -> String {
 
 fn message(schema: &MessageSchema, seed: u64) -> String {
     let mut out = String::new();
-    write(schema, 0, &mut Random(seed), &mut out);
+    element_at(schema, 0, &mut Random(seed), &mut out);
     out.replacen(
         &format!("<{}>", schema.root),
         &format!("<{} xmlns=\"{}\">", schema.root, schema.namespace),

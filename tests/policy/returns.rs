@@ -107,7 +107,7 @@ fn appointment(keys: Option<(&'static str, &'static str)>, person: &str) -> Stri
             "00002",
             "ARBONOORD",
             "ADP",
-            &uuid::Uuid::new_v4().to_string(),
+            &super::support::reference(),
             "N"
         ),
         employer("Werkgever", keys),

@@ -1,6 +1,7 @@
 //! Messages that hold every element of their schema once, and their leaves.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -14,20 +15,20 @@ pub fn full(schema: &MessageSchema, text_of: &dyn Fn(&Element) -> Option<String>
         schema.root, schema.namespace
     );
     for child in &schema.elements[0].children {
-        write(schema, *child, text_of, &mut out);
+        element_at(schema, *child, text_of, &mut out);
     }
-    out.push_str(&format!("</{}>", schema.root));
+    write!(out, "</{}>", schema.root).unwrap();
     out
 }
 
-fn write(
+fn element_at(
     schema: &MessageSchema,
     at: usize,
     text_of: &dyn Fn(&Element) -> Option<String>,
     out: &mut String,
 ) {
     let element = &schema.elements[at];
-    out.push_str(&format!("<{}>", element.tag));
+    write!(out, "<{}>", element.tag).unwrap();
     if element.is_leaf() {
         let text = text_of(element)
             .or_else(|| usual(element))
@@ -35,9 +36,9 @@ fn write(
         out.push_str(&text);
     }
     for child in &element.children {
-        write(schema, *child, text_of, out);
+        element_at(schema, *child, text_of, out);
     }
-    out.push_str(&format!("</{}>", element.tag));
+    write!(out, "</{}>", element.tag).unwrap();
 }
 
 /// Texts by which gateway and tests recognise employer, person and case.
@@ -45,7 +46,7 @@ fn usual(element: &Element) -> Option<String> {
     let text = match element.tag.as_str() {
         "IdInzndr" => "ADP",
         "IdOntvngr" => "ARBONOORD",
-        "Berrefnr" => return Some(uuid::Uuid::new_v4().to_string()),
+        "Berrefnr" => return Some(super::support::reference()),
         "TestJN" | "OntvngstbevJN" | "EndVrzmJN" => "N",
         "IdWrkgvrArbdnst" => "105",
         "AansltnrGeguitwlngArbdnst" => "6431",

@@ -270,6 +270,21 @@ fn read_directory(text: &str) -> DirectoryFile {
     DirectoryFile::read(vec![file]).unwrap()
 }
 
+/// A reference of its own for each message, without digits: nine of them in a
+/// row look like a citizen service number now and then.
+pub fn reference() -> String {
+    let hex = uuid::Uuid::new_v4().simple().to_string();
+    hex.bytes()
+        .map(|byte| {
+            char::from(if byte.is_ascii_digit() {
+                byte + 55
+            } else {
+                byte
+            })
+        })
+        .collect()
+}
+
 /// An absence message with one person and one report; fields can be changed.
 #[derive(Clone)]
 pub struct Absence {
@@ -299,7 +314,7 @@ impl Default for Absence {
         Self {
             sender: "ADP",
             receiver: "ARBONOORD",
-            berrefnr: uuid::Uuid::new_v4().to_string(),
+            berrefnr: reference(),
             test: "N",
             employer: ("105", "6431"),
             person: "W-1".to_owned(),
@@ -427,7 +442,7 @@ pub fn envelope(root: &str, name: &str, header: &str, employers: &[EmployerPart]
 
 /// A Dienstverbanden message about persons: (id, birth date, employment id).
 pub fn employments(sender: &str, persons: &[(&str, &str, &str)]) -> String {
-    let berrefnr = uuid::Uuid::new_v4().to_string();
+    let berrefnr = reference();
     let employees = persons
         .iter()
         .map(|(id, born, employment)| {

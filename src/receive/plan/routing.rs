@@ -215,17 +215,15 @@ impl<'a> Planner<'a> {
             // Two sources may report one employer: then the ledger decides.
             if found.len() == 1 { found.pop() } else { None }
         });
-        if let Some(tenant) = by_keys {
-            if !tenant.has_agreement_on(today) {
-                let at = model
-                    .employers
-                    .first()
-                    .map_or(self.message.stripped.document().root(), |e| e.at);
-                return Err(Foreign {
-                    code: Code::NoAgreement,
-                    at,
-                });
-            }
+        if by_keys.is_some_and(|tenant| !tenant.has_agreement_on(today)) {
+            let at = model
+                .employers
+                .first()
+                .map_or(self.message.stripped.document().root(), |e| e.at);
+            return Err(Foreign {
+                code: Code::NoAgreement,
+                at,
+            });
         }
         let employers: Vec<&Employer> = model.employers.iter().collect();
         match by_keys {
