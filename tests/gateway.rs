@@ -335,3 +335,61 @@ async fn what_was_handed_over_is_removed_after_its_time() {
     assert_eq!(gateway.lease("arbo-noord").await.len(), 1);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_withdrawal_goes_before_the_newer_report_that_makes_its_case_known() {
+    let gateway = Gateway::boot().await;
+    let withdrawal = Absence {
+        action: "04",
+        ..Absence::default()
+    };
+    let receipt = gateway.accept("adp", withdrawal.xml()).await;
+    assert_eq!(receipt["findings"][0]["code"], "case_unknown", "{receipt}");
+    let running = Absence {
+        action: "02",
+        number: 5,
+        ..Absence::default()
+    };
+    gateway.accept("adp", running.xml()).await;
+    let taken = gateway.take("arbo-noord").await;
+    assert_eq!(taken.len(), 2, "{taken:?}");
+    assert!(
+        taken[0].contains("<VrzmgvlVnrMld>1</VrzmgvlVnrMld>"),
+        "{}",
+        taken[0]
+    );
+    assert!(
+        taken[1].contains("<VrzmgvlVnrMld>5</VrzmgvlVnrMld>"),
+        "{}",
+        taken[1]
+    );
+    let change = employments("ADP", &[("W-1", "1980-02-29", "D-1")]);
+    gateway.accept("adp", change).await;
+    assert_eq!(gateway.take("arbo-noord").await.len(), 1, "she is sick");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_without_a_key_is_refused() {
+    let gateway = Gateway::boot().await;
+    for empty in [
+        Absence {
+            person: String::new(),
+            ..Absence::default()
+        },
+        Absence {
+            employment: String::new(),
+            ..Absence::default()
+        },
+        Absence {
+            case: String::new(),
+            ..Absence::default()
+        },
+    ] {
+        let refused = gateway.post("adp", empty.xml()).await;
+        assert_eq!(refused.status(), 422);
+        let problem: Value = refused.json().await.unwrap();
+        assert_eq!(problem["findings"][0]["code"], "key_empty", "{problem}");
+    }
+    gateway.stop().await;
+}

@@ -271,6 +271,10 @@ codes! {
     BsnAsKey = "bsn_as_key", Error,
         "A key holds the person's citizen service number.",
         "Een sleutel bevat het burgerservicenummer van de persoon.";
+    /// An empty key of a person, an employment or a case.
+    KeyEmpty = "key_empty", Error,
+        "The key of a person, an employment or a case is empty.",
+        "De sleutel van een persoon, een dienstverband of een verzuimgeval is leeg.";
     /// A key that looks like a BSN.
     BsnSuspect = "bsn_suspect", Warning,
         "A key looks like a citizen service number.",

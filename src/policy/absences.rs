@@ -286,7 +286,8 @@ impl AbsenceCase<'_> {
         let known = self.find(employment, absence);
         let mut known = known.iter().filter_map(|at| self.cases.get(*at));
         if !ends(absence)
-            || known.any(|case| self.is_in_time(&case.entry.state))
+            || known
+                .any(|case| case.entry.birth == self.birth && self.is_in_time(&case.entry.state))
             || self.recovered_lately(absence)
         {
             return Verdict::Pass;

@@ -69,6 +69,22 @@ impl LedgerView {
         view
     }
 
+    /// The view as it is once `changes` are made.
+    pub fn apply<'c>(&mut self, changes: impl Iterator<Item = &'c LedgerChange>) {
+        for change in changes {
+            let key = match change {
+                LedgerChange::Put(entry) => entry.key,
+                LedgerChange::Remove { key, .. } => *key,
+            };
+            let cases = self.entries.entry((key.route, key.person)).or_default();
+            cases.retain(|known| known.key != key);
+            if let LedgerChange::Put(entry) = change {
+                cases.push(entry.clone());
+                self.by_case.insert((key.route, key.case));
+            }
+        }
+    }
+
     /// The cases of a person on a route.
     #[must_use]
     pub fn cases_of(&self, route: KeyedHash, person: KeyedHash) -> &[CaseEntry] {
@@ -284,6 +300,10 @@ pub fn class_of<'a>(
 ) -> Class {
     let mut class = Class::Neither;
     for case in cases {
+        if case.state.is_silent_on(today) {
+            tracing::warn!("An open case without a message for three years counts as closed");
+            continue;
+        }
         if case.state.is_open() {
             return Class::Sick;
         }

@@ -174,7 +174,11 @@ impl Filter<'_> {
             present.get(child).copied().unwrap_or(0) >= needed
         });
         if !complete {
-            selection.count("incomplete", &self.document.element(node).path);
+            // An employer of whom nobody is left is no group that was stripped.
+            let held_persons = self.document.term(node) == Some(Term::Employer);
+            if !held_persons && node != self.document.root() {
+                selection.count("incomplete", &self.document.element(node).path);
+            }
             selection.set(node, false);
         }
         complete

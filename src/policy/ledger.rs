@@ -7,6 +7,9 @@ use jiff::civil::Date;
 
 use crate::domain::KeyedHash;
 
+/// Years after which an open case without any message counts as closed.
+const SILENT_YEARS: i64 = 3;
+
 /// Which case of which person on which route. The route's hash covers tenant,
 /// receiver, domain and whether it is the test traffic, so that ledgers never
 /// mix.
@@ -60,6 +63,14 @@ impl CaseState {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.closed_on.is_none()
+    }
+
+    /// True for an open case of which nobody said anything for three years:
+    /// then it is no ground to let more of the person pass.
+    #[must_use]
+    pub fn is_silent_on(&self, today: Date) -> bool {
+        let years = jiff::Span::new().years(SILENT_YEARS);
+        self.is_open() && self.last_message_on.saturating_add(years) < today
     }
 
     /// The last day on which the person still counts as recovered: `window`

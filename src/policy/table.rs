@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::domain::Domain;
-use crate::validate::{Editions, MessageSchema};
+use crate::validate::{Editions, MessageSchema, Term};
 
 const TABLE: &str = include_str!("../../config/policy.tsv");
 const PARTS: &str = include_str!("../../config/policy.toml");
@@ -157,6 +157,47 @@ struct Sheets {
     any: Sheet,
 }
 
+/// Elements whose content nobody can scan for a number.
+const MAY_BE_UNSCANNED: [&str; 3] = ["Lhnr", "Iban", "Datastring"];
+
+/// What no file may change: everything else is looked at for numbers.
+fn check_parts(parts: &Parts) -> Result<(), PolicyError> {
+    let forbidden = |tag: &&String| !MAY_BE_UNSCANNED.contains(&tag.as_str());
+    match parts.bsn.unscanned.iter().find(forbidden) {
+        None => Ok(()),
+        Some(tag) => Err(PolicyError {
+            place: "policy.toml: bsn.unscanned".to_owned(),
+            problem: format!("{tag} has to be looked at for citizen service numbers"),
+        }),
+    }
+}
+
+impl Sheets {
+    /// The rules that no table may break: nothing for an insurer in this
+    /// chain, no number, free text or bank account for anybody.
+    fn check(&self, schema: &MessageSchema) -> Result<(), PolicyError> {
+        let [.., insurer] = &self.by_domain;
+        for (at, element) in schema.elements.iter().enumerate() {
+            let stays = |sheet: &Sheet| {
+                let rule = sheet.rule(at);
+                let stays = matches!(rule.cell, Cell::Strip | Cell::Never | Cell::Bsn);
+                stays && rule.opener.is_none()
+            };
+            let never = matches!(
+                element.term,
+                Some(Term::Bsn | Term::FreeText | Term::BankAccount)
+            );
+            if !stays(insurer) || (never && !self.by_domain.iter().all(stays)) {
+                return Err(PolicyError {
+                    place: format!("policy.tsv: {}", element.path),
+                    problem: "this element may not pass, whatever the table says".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Policy {
     /// Reads the policy and fits it to the schemas of `editions`.
     ///
@@ -182,9 +223,12 @@ impl Policy {
             };
             for schema in edition.messages() {
                 let key = (name.to_owned(), schema.name.clone());
-                sheets.insert(key, Arc::new(rows.fit(name, schema)));
+                let fitted = rows.fit(name, schema);
+                fitted.check(schema)?;
+                sheets.insert(key, Arc::new(fitted));
             }
         }
+        check_parts(&parts)?;
         Ok(Self {
             version: rows.version,
             parts: Arc::new(parts),

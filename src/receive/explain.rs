@@ -53,7 +53,9 @@ pub async fn explain(
     let today = clock::civil_at(now).date();
     let (preparation, outline) =
         prepare::prepare(setup.standing(party), &setup.policy, body, today);
-    if let Err(refusal) = super::intake::check_sender(setup, party, &preparation, &outline, body) {
+    if let Err(refusal) =
+        super::intake::check_sender(setup, party, &preparation, &outline, body, today)
+    {
         return Ok(refused(setup, party, &findings_in(refusal)));
     }
     let prepared = match preparation {

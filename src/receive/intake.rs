@@ -16,18 +16,16 @@ use tokio::sync::RwLock;
 use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Outline, Preparation, Prepared, at_most};
 use crate::clock::{self, Clock};
+use crate::directory::Match;
 use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
 use crate::policy::{self, LedgerView};
 use crate::setup::{Current, Setup};
-use crate::store::{
-    AcceptError, Acceptance, Answer, Message, ParkedFilter, ParkedItem, Remembered, Store,
-    StoredMessage, Unparking,
-};
+use crate::store::{AcceptError, Acceptance, Answer, Message, Remembered, Store, StoredMessage};
 use crate::translate::{Kind, Remark};
 use crate::validate::{Document, NodeId};
 
 /// How often a decision is made anew when the ledger moved meanwhile.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
 
 /// Takes messages in.
 #[derive(Clone)]
@@ -116,7 +114,8 @@ impl Intake {
         if let Preparation::Malformed(findings) = preparation {
             return Err(Refusal::Malformed(findings));
         }
-        check_sender(setup, party, &preparation, outline, body)?;
+        let today = clock::civil_at(now).date();
+        check_sender(setup, party, &preparation, outline, body, today)?;
         let hash = prepare::body_hash(setup, body);
         let taken = match preparation {
             // The store itself finds a valid message that it knows.
@@ -173,11 +172,10 @@ impl Intake {
             let persons = persons_of(&planner);
             count_withheld(&plan);
             let waits = !plan.parked.is_empty();
-            match self
-                .store
-                .accept(acceptance(setup, message, plan, now))
-                .await
-            {
+            let earlier = self.waiting_before(&planner, &plan, &persons).await;
+            let mut acceptance = acceptance(setup, message, plan, now);
+            earlier.go_before(&mut acceptance);
+            match self.store.accept(acceptance).await {
                 Ok(()) => {
                     self.something_waits.fetch_or(waits, Ordering::AcqRel);
                     self.release_waiting(setup, &persons).await;
@@ -323,128 +321,6 @@ impl Intake {
         }
         Ok(())
     }
-
-    /// A report may make a parked correction of its case releasable.
-    async fn release_waiting(&self, setup: &Setup, persons: &[KeyedHash]) {
-        if persons.is_empty() || !self.something_waits.load(Ordering::Acquire) {
-            return;
-        }
-        match self.store.parked_about(persons).await {
-            Ok(items) => {
-                // What waits for one person alone may have come for want of a
-                // route, and waits for a report of its case since.
-                let waiting = items.into_iter().filter(|item| is_worth_a_try(item));
-                self.release_parked(setup, waiting.collect()).await;
-            }
-            Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
-        }
-    }
-
-    /// Releases what waits and has a way to go now, oldest first.
-    pub async fn release_all_parked(&self, setup: &Setup) {
-        // Lowered before looking: whoever parks meanwhile raises it again.
-        self.something_waits.store(false, Ordering::Release);
-        let mut filter = ParkedFilter::default();
-        loop {
-            let items = match self.store.parked(&filter).await {
-                Ok(items) => items,
-                Err(cause) => {
-                    self.something_waits.store(true, Ordering::Release);
-                    tracing::warn!("Parked parts were not looked at: {cause}");
-                    return;
-                }
-            };
-            let Some(last) = items.last() else { return };
-            filter.after = Some(last.id.clone());
-            self.something_waits.store(true, Ordering::Release);
-            self.release_parked(setup, items).await;
-        }
-    }
-
-    async fn release_parked(&self, setup: &Setup, items: Vec<ParkedItem>) {
-        for item in items {
-            let released = self.release_one(setup, &item).await;
-            match released {
-                Ok(true) => {
-                    tracing::info!(parked.id = %item.id, "Released parked part {}", item.id)
-                }
-                Ok(false) => {}
-                Err(cause) => {
-                    tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id)
-                }
-            }
-        }
-    }
-
-    /// Runs a parked part through the stages again. It goes only as a whole:
-    /// while any of it has to wait, all of it waits.
-    async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<bool, AcceptError> {
-        let now = self.clock.now();
-        // Its ids and codes were translated when it came in: not twice.
-        let standing = setup.standing(&item.party).normalised();
-        let (preparation, _) = prepare::prepare(
-            &standing,
-            &setup.policy,
-            &item.xml,
-            clock::civil_at(now).date(),
-        );
-        let Preparation::Ready(prepared) = preparation else {
-            tracing::error!(parked.id = %item.id, "Parked part {} cannot be read any more", item.id);
-            return Ok(false);
-        };
-        let planner = Planner {
-            setup,
-            party: &item.party,
-            message: &prepared,
-            now,
-        };
-        for _ in 0..ATTEMPTS {
-            let Ok(parts) = planner.sort() else {
-                return Ok(false);
-            };
-            let Ok(ledger) = self.ledger(&planner, &parts).await else {
-                return Ok(false);
-            };
-            let Ok(mut plan) = planner.plan(parts, &ledger) else {
-                return Ok(false);
-            };
-            if !plan.parked.is_empty() || plan.routes.is_empty() {
-                return Ok(false);
-            }
-            let message_type = prepared.stripped.document().schema().name.clone();
-            let unparking = Unparking {
-                item,
-                withheld: plan
-                    .routes
-                    .iter()
-                    .flat_map(|route| route.withheld(&message_type))
-                    .collect(),
-                remember: remembered(&plan, now),
-                ledger: plan
-                    .routes
-                    .iter_mut()
-                    .flat_map(super::plan::RoutePlan::take_changes)
-                    .collect(),
-                releases: plan
-                    .routes
-                    .into_iter()
-                    .filter_map(|route| route.release)
-                    .collect(),
-                window_days: setup.policy.window_days(),
-            };
-            match self.store.unpark(unparking).await {
-                Ok(()) => return Ok(true),
-                Err(AcceptError::Conflict) => {}
-                Err(cause) => return Err(cause),
-            }
-        }
-        Ok(false)
-    }
-}
-
-fn is_worth_a_try(item: &ParkedItem) -> bool {
-    item.reason == Code::CaseUnknown
-        || (item.persons.len() == 1 && item.reason != Code::KeyChangeUnconfirmed)
 }
 
 /// Above this many bytes the work on a message gets a thread of its own.
@@ -482,6 +358,7 @@ pub fn check_sender(
     preparation: &Preparation<'_>,
     outline: &Outline,
     body: &[u8],
+    today: Date,
 ) -> Result<(), Refusal> {
     let document = match preparation {
         Preparation::Ready(prepared) => Some(prepared.stripped.document()),
@@ -509,12 +386,12 @@ pub fn check_sender(
     }
     for employer in prepare::employers_of(document) {
         let text = |tag: &str| child_text(document, employer, tag);
-        if let crate::directory::Match::Foreign(_) = setup.directory.tenant_for(party, &text) {
-            return Err(Refusal::Forbidden(vec![at(
-                Code::EmployerForeign,
-                employer,
-            )]));
-        }
+        let code = match setup.directory.tenant_for(party, &text) {
+            Match::Foreign(_) => Code::EmployerForeign,
+            Match::Mine(tenant) if !tenant.has_agreement_on(today) => Code::NoAgreement,
+            Match::Mine(_) | Match::Unknown => continue,
+        };
+        return Err(Refusal::Forbidden(vec![at(code, employer)]));
     }
     Ok(())
 }
@@ -633,7 +510,7 @@ fn acceptance(setup: &Setup, message: Message, mut plan: Plan, now: Timestamp) -
 
 /// Released cases are recognised for two years, to the end of the month, so
 /// that the day of the report cannot be read from it.
-fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
+pub(super) fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
     let until: Date = clock::civil_at(now)
         .date()
         .saturating_add(2.years())

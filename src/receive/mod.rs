@@ -13,6 +13,7 @@ mod plan;
 mod prepare;
 mod routes;
 mod status;
+mod waiting;
 
 pub use body::BodyLimits;
 pub use explain::{ExplainError, explain};

@@ -200,6 +200,12 @@ impl<'a> Planner<'a> {
             }
             plan.routes.push(planned);
         }
+        // Of two receivers one may know the case: then nothing waits.
+        let is_moot = |remark: &Remark| {
+            let waits = matches!(remark.code, Code::CaseUnknown | Code::KeyChangeUnconfirmed);
+            waits && passing.contains(&remark.at)
+        };
+        plan.remarks.retain(|remark| !is_moot(remark));
         for (reason, mut nodes) in waiting {
             // What one receiver has got must not be parked for the others of
             // the tenant: released later it would reach the first one twice.
@@ -326,10 +332,13 @@ impl<'a> Planner<'a> {
     }
 
     /// The releases that show a Retourmelding to the sender of the message that
-    /// it answers: on the tenant's routes to the employer's side.
+    /// it answers: on the tenant's routes to the employer's side. None for a
+    /// message of which the sender may not learn whether anything passed.
     #[must_use]
     pub fn forward_answer(&self, answered: &crate::store::ReleaseRef) -> Vec<Release> {
-        let Some(tenant) = self.setup.tenant(&answered.tenant) else {
+        let tenant = self.setup.tenant(&answered.tenant);
+        // An answer would show that somebody passed.
+        let Some(tenant) = tenant.filter(|_| answered.shown) else {
             return Vec::new();
         };
         let routes = self.employer_routes(tenant);

@@ -164,6 +164,8 @@ pub struct ReleaseRef {
     pub sender: PartyId,
     /// The reference of the message behind it.
     pub reference: String,
+    /// False when its sender may not learn whether anything of it passed.
+    pub shown: bool,
     /// True for test traffic.
     pub test: bool,
 }
@@ -184,7 +186,7 @@ const FEED: &str = "SELECT id, sequence, message_type, edition, tenant, test, re
     FROM delivery WHERE party = $1 AND test = $2 AND sequence > $3
     AND (finished_at IS NULL OR finished_at >= $4) ORDER BY sequence LIMIT $5";
 const RELEASE_BY_BERREFNR: &str = "SELECT delivery.id AS id, message_id, tenant, domain,
-    delivery.test AS test, message.party AS sender, details
+    delivery.test AS test, message.party AS sender, shown, details
     FROM delivery JOIN message ON message.id = message_id
     WHERE delivery.berrefnr = $1 AND delivery.party = $2 ORDER BY sequence DESC LIMIT 1";
 
@@ -496,6 +498,7 @@ impl Store {
             domain: row.word("domain", |text| text.parse().ok())?,
             sender: row.word("sender", |text| PartyId::parse(text).ok())?,
             reference: details.reference,
+            shown: row.value("shown")?,
             test: row.value("test")?,
             message_id,
         }))

@@ -9,7 +9,7 @@ use jiff::ToSpan;
 use jiff::civil::Date;
 
 use super::Remark;
-use super::model::{Absence, Employment, Message};
+use super::model::{Absence, Employee, Employment, Message};
 use crate::domain::Code;
 use crate::validate::{Document, Term};
 
@@ -35,6 +35,10 @@ pub fn check(message: &Message, document: &Document, today: Date) -> Vec<Remark>
         .employers
         .iter()
         .flat_map(|employer| &employer.employees);
+    let persons = employees
+        .clone()
+        .chain(message.items.iter().map(|item| &item.employee));
+    remarks.extend(persons.flat_map(empty_keys));
     for employment in employees.flat_map(|employee| &employee.employments) {
         check_employment(employment, &mut remarks);
         for absence in &employment.absences {
@@ -42,6 +46,33 @@ pub fn check(message: &Message, document: &Document, today: Date) -> Vec<Remark>
         }
     }
     remarks
+}
+
+/// Keys without a text: whoever has one is the same as everybody else.
+fn empty_keys(employee: &Employee) -> Vec<Remark> {
+    let is_empty = |key: &Option<String>| key.as_ref().is_some_and(String::is_empty);
+    let mut found = Vec::new();
+    if employee.id.is_empty() {
+        found.push(employee.at);
+    }
+    for employment in &employee.employments {
+        if is_empty(&employment.id) {
+            found.push(employment.at);
+        }
+        let absences = employment.absences.iter();
+        found.extend(
+            absences
+                .filter(|absence| is_empty(&absence.case_id))
+                .map(|absence| absence.at),
+        );
+    }
+    found
+        .into_iter()
+        .map(|at| Remark {
+            code: Code::KeyEmpty,
+            at,
+        })
+        .collect()
 }
 
 fn check_employment(employment: &Employment, remarks: &mut Vec<Remark>) {

@@ -150,6 +150,8 @@ on_both! {
         assert_eq!(stored.deliveries[0].state, DeliveryState::Dead);
         let backlog = store.backlog(place.now()).await.unwrap();
         assert_eq!((backlog[0].due, backlog[0].leased, backlog[0].dead), (0, 1, 1));
+        let late = ack_ids(&store, &["r1"], place.now()).await;
+        assert_eq!(late.unknown, ["r1"], "a dead letter waits for a person");
     }
 
     async fn every_step_is_shown_with_its_time(place: Place) {

@@ -173,10 +173,9 @@ impl Run {
             return;
         };
         let acked = ack_ids(&self.store, &[&one.id], now).await;
-        assert_eq!(acked.acknowledged.is_empty(), one.tokens.is_empty());
-        if !one.tokens.is_empty() {
-            one.taken_over = true;
-        }
+        let counts = !one.tokens.is_empty() && !one.dead;
+        assert_eq!(!acked.acknowledged.is_empty(), counts);
+        one.taken_over |= counts;
     }
 
     async fn ack_by_lease(&mut self, nth: usize, stale: bool) {
@@ -189,10 +188,10 @@ impl Run {
         let acked = self.store.ack(&party("arbo"), &item, now).await.unwrap();
         assert_eq!(
             acked.unknown.is_empty(),
-            is_current || one.taken_over,
+            (is_current && !one.dead) || one.taken_over,
             "{one:?}"
         );
-        one.taken_over |= is_current;
+        one.taken_over |= is_current && !one.dead;
     }
 
     /// Everything that is left comes out, in order per case.
