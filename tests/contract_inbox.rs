@@ -14,8 +14,8 @@ const ACK: &str = "/v1/inbox/ack";
 fn report(case: &str, number: u32) -> String {
     let action = if number == 1 { "01" } else { "02" };
     let absence = Absence {
-        number,
         action,
+        number,
         ..Absence::of(&format!("W-{case}"), case)
     };
     absence.xml()

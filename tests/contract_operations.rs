@@ -440,7 +440,7 @@ async fn every_route_is_in_the_openapi_document() {
         let text: String = text.split_whitespace().collect();
         for route in text.split(".route(\"").skip(1) {
             let (path, rest) = route.split_once("\",").unwrap();
-            let end = rest.find(";").unwrap_or(rest.len());
+            let end = rest.find(';').unwrap_or(rest.len());
             let calls = rest[..end].split(".route(").next().unwrap();
             for method in ["get", "post", "put", "delete", "patch"] {
                 if calls.starts_with(&format!("{method}("))

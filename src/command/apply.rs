@@ -15,14 +15,14 @@ const ATTEMPTS: u32 = 5;
 pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(), Failure> {
     std::fs::metadata(&asked.path)
         .map_err(|cause| Failure::environment(format!("{}: {cause}", asked.path.display())))?;
-    let file = directory::load(&asked.path).map_err(refused)?;
+    let file = directory::load(&asked.path).map_err(|cause| refused(&cause))?;
     on_runtime(async {
         let base = open(config, Clock::system()).await?;
         for _ in 0..ATTEMPTS {
             let (version, old) = stored(&base).await?;
             let diff = file
                 .onto(&old, asked.prune, &known(&base))
-                .map_err(refused)?;
+                .map_err(|cause| refused(&cause))?;
             if diff.is_empty() {
                 println!("nothing to change");
                 return Ok(());
@@ -83,7 +83,7 @@ fn known(base: &Base) -> Known {
 }
 
 /// A file that contradicts itself is a no; one that cannot be read is not.
-fn refused(cause: DirectoryError) -> Failure {
+fn refused(cause: &DirectoryError) -> Failure {
     Failure::No(cause.to_string())
 }
 

@@ -153,6 +153,10 @@ fn count_bsn(message: &Stripped, selection: &mut Selection) {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other terms are not written by the gateway"
+)]
 fn header_text(
     term: Term,
     berrefnr: &str,

@@ -91,7 +91,7 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
 /// [`Kind::UnsupportedType`] and [`Kind::TooLarge`].
 pub fn check_head(headers: &HeaderMap, limits: &BodyLimits) -> Result<Encoding, Problem> {
     let content_type = text(headers, header::CONTENT_TYPE.as_str());
-    let charset = xml_charset(content_type).ok_or_else(|| Problem::new(Kind::UnsupportedType))?;
+    let charset = xml_charset(content_type)?;
     let coding = text(headers, header::CONTENT_ENCODING.as_str());
     let gzip = match coding.trim().to_ascii_lowercase().as_str() {
         "" | "identity" => false,
@@ -124,12 +124,12 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
         .unwrap_or_default()
 }
 
-/// The charset of an XML content type; `None` when it is no XML.
-fn xml_charset(content_type: &str) -> Option<Option<String>> {
+/// The charset of an XML content type, if it names one.
+fn xml_charset(content_type: &str) -> Result<Option<String>, Problem> {
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
     if essence != "application/xml" && essence != "text/xml" {
-        return None;
+        return Err(Problem::new(Kind::UnsupportedType));
     }
     let charset = parts.find_map(|part| {
         let (name, value) = part.split_once('=')?;
@@ -137,7 +137,7 @@ fn xml_charset(content_type: &str) -> Option<Option<String>> {
             .eq_ignore_ascii_case("charset")
             .then(|| value.trim().trim_matches('"').to_owned())
     });
-    Some(charset)
+    Ok(charset)
 }
 
 /// Reads a whole body within the limits. When it fails, the rest is unread.
@@ -232,7 +232,7 @@ pub async fn linger(rest: Body) {
 enum Sink {
     Plain(Bounded),
     Gzip {
-        decoder: MultiGzDecoder<Bounded>,
+        decoder: Box<MultiGzDecoder<Bounded>>,
         compressed: usize,
         max_ratio: usize,
     },
@@ -245,7 +245,7 @@ impl Sink {
             max: limits.max_bytes,
         };
         if gzip {
-            let decoder = MultiGzDecoder::new(bounded);
+            let decoder = Box::new(MultiGzDecoder::new(bounded));
             Self::Gzip {
                 decoder,
                 compressed: 0,
@@ -457,12 +457,14 @@ mod tests {
 
     #[test]
     fn only_xml_types_are_taken() {
-        assert_eq!(xml_charset("application/xml"), Some(None));
-        assert_eq!(
-            xml_charset("text/xml; charset=\"utf-8\""),
-            Some(Some("utf-8".to_owned()))
-        );
-        assert_eq!(xml_charset("application/json"), None);
-        assert_eq!(xml_charset(""), None);
+        assert_eq!(xml_charset("application/xml").unwrap(), None);
+        let charset = xml_charset("text/xml; charset=\"utf-8\"").unwrap();
+        assert_eq!(charset.as_deref(), Some("utf-8"));
+        for other in ["application/json", ""] {
+            assert_eq!(
+                xml_charset(other).unwrap_err().kind(),
+                Kind::UnsupportedType
+            );
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::intake::{Intake, Refusal, findings_of};
+use super::intake::{Intake, Refusal, findings_of, has_error};
 use super::plan::{Planner, RoutePlan};
 use super::prepare::{self, Preparation};
 use crate::clock;
@@ -73,7 +73,7 @@ pub async fn explain(
     let parts = match planner.sort() {
         Ok(parts) => parts,
         Err(foreign) => {
-            let refusal = super::intake::forbidden(&prepared, setup, party, foreign);
+            let refusal = super::intake::forbidden(&prepared, setup, party, &foreign);
             return Ok(refused(setup, party, &findings_in(refusal)));
         }
     };
@@ -84,7 +84,7 @@ pub async fn explain(
     let plan = match planner.plan(parts, &ledger) {
         Ok(plan) => plan,
         Err(foreign) => {
-            let refusal = super::intake::forbidden(&prepared, setup, party, foreign);
+            let refusal = super::intake::forbidden(&prepared, setup, party, &foreign);
             return Ok(refused(setup, party, &findings_in(refusal)));
         }
     };
@@ -96,11 +96,19 @@ pub async fn explain(
         .collect();
     let routes: Vec<Value> = plan.routes.iter().map(route_json).collect();
     let mut report = report(setup, party, &findings);
-    report["accepted"] = json!(true);
-    report["as_of"] = json!(clock::civil_at(now).date().to_string());
-    report["message_type"] = json!(prepared.stripped.document().schema().name);
-    report["routes"] = json!(routes);
-    report["parked"] = json!(parked);
+    let plan = [
+        ("accepted", json!(!has_error(&findings))),
+        ("as_of", json!(today.to_string())),
+        (
+            "message_type",
+            json!(prepared.stripped.document().schema().name),
+        ),
+        ("routes", json!(routes)),
+        ("parked", json!(parked)),
+    ];
+    if let Some(report) = report.as_object_mut() {
+        report.extend(plan.map(|(key, value)| (key.to_owned(), value)));
+    }
     Ok(report)
 }
 

@@ -18,7 +18,7 @@ use super::prepare::{self, Outline, Preparation, Prepared, at_most};
 use crate::clock::{self, Clock};
 use crate::directory::Match;
 use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
-use crate::policy::{self, LedgerView};
+use crate::policy::{self, LedgerView, Release};
 use crate::setup::{Current, Setup};
 use crate::store::{AcceptError, Acceptance, Answer, Message, Remembered, Store, StoredMessage};
 use crate::translate::{Kind, Remark};
@@ -157,11 +157,11 @@ impl Intake {
         for _ in 0..ATTEMPTS {
             let parts = planner
                 .sort()
-                .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
+                .map_err(|foreign| forbidden(prepared, setup, party, &foreign))?;
             let domains = parts.domains().into_iter().collect();
             let ledger = self.ledger(&planner, &parts).await?;
             let plan = off_the_road(prepared.body_len(), || planner.plan(parts, &ledger))
-                .map_err(|foreign| forbidden(prepared, setup, party, foreign))?;
+                .map_err(|foreign| forbidden(prepared, setup, party, &foreign))?;
             self.check_parking(setup, party, &plan).await?;
             let findings = findings_of(prepared, setup, party, &plan);
             let message = message_row(setup, party, prepared, body, now, findings, domains);
@@ -279,7 +279,7 @@ impl Intake {
         };
         let forwarded = planner.forward_answer(&release);
         let positive = !prepared.has_error_entries();
-        let domains = forwarded.iter().map(|release| release.domain()).collect();
+        let domains = forwarded.iter().map(Release::domain).collect();
         let findings = prepared.findings.clone();
         let message = message_row(setup, party, prepared, body, now, findings, domains);
         let receipt = receipt_of(&message);
@@ -417,7 +417,7 @@ pub fn forbidden(
     prepared: &Prepared<'_>,
     setup: &Setup,
     party: &PartyId,
-    foreign: Foreign,
+    foreign: &Foreign,
 ) -> Refusal {
     let remark = Remark {
         code: foreign.code,
@@ -531,7 +531,9 @@ pub(super) fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
         .collect()
 }
 
-fn has_error(findings: &[Finding]) -> bool {
+/// True when a finding refuses the message.
+#[must_use]
+pub fn has_error(findings: &[Finding]) -> bool {
     findings
         .iter()
         .any(|finding| finding.severity == Severity::Error)

@@ -366,6 +366,6 @@ fn show(
     let message = message.ok_or_else(|| Problem::new(Kind::NotFound))?;
     Ok(Json(super::status::status_json(
         &message,
-        findings_json(&message.findings, language(headers)),
+        &findings_json(&message.findings, language(headers)),
     )))
 }

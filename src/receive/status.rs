@@ -8,7 +8,7 @@ use crate::store::{Delivery, DeliveryState, ParkedState, StoredMessage};
 
 /// The status of a message, with its findings already rendered.
 #[must_use]
-pub fn status_json(message: &StoredMessage, findings: Vec<Value>) -> Value {
+pub fn status_json(message: &StoredMessage, findings: &[Value]) -> Value {
     let deliveries: Vec<Value> = if message.shown {
         message.deliveries.iter().map(delivery_json).collect()
     } else {

@@ -124,7 +124,7 @@ impl Intake {
             Ok(items) => {
                 // What waits for one person alone may have come for want of a
                 // route, and waits for a report of its case since.
-                let waiting = items.into_iter().filter(|item| is_worth_a_try(item));
+                let waiting = items.into_iter().filter(is_worth_a_try);
                 self.release_parked(setup, waiting.collect()).await;
             }
             Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
@@ -157,11 +157,11 @@ impl Intake {
             let released = self.release_one(setup, &item).await;
             match released {
                 Ok(true) => {
-                    tracing::info!(parked.id = %item.id, "Released parked part {}", item.id)
+                    tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
                 }
                 Ok(false) => {}
                 Err(cause) => {
-                    tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id)
+                    tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id);
                 }
             }
         }

@@ -66,6 +66,7 @@ impl Installation {
     }
 
     /// Starts the daemon and waits until it listens.
+    #[expect(clippy::zombie_processes, reason = "a daemon waits when it is dropped")]
     pub fn serve(&self) -> Daemon {
         let mut child = self
             .command(&["serve"])
