@@ -354,7 +354,6 @@ impl AbsenceCase<'_> {
                 .as_deref()
                 .map(|id| scope.identity.case(id)),
         );
-        decision.remember.insert(key.case);
         decision
             .remember
             .insert(scope.identity.case_of(&self.employee.id, case_id));

@@ -44,7 +44,6 @@ pub mod rule {
 #[derive(Debug, Default)]
 pub struct LedgerView {
     entries: HashMap<(KeyedHash, KeyedHash), Vec<CaseEntry>>,
-    by_case: HashSet<(KeyedHash, KeyedHash)>,
     remembered: HashSet<(KeyedHash, KeyedHash)>,
 }
 
@@ -57,7 +56,6 @@ impl LedgerView {
             ..Self::default()
         };
         for entry in entries {
-            view.by_case.insert((entry.key.route, entry.key.case));
             let cases = view
                 .entries
                 .entry((entry.key.route, entry.key.person))
@@ -80,7 +78,6 @@ impl LedgerView {
             cases.retain(|known| known.key != key);
             if let LedgerChange::Put(entry) = change {
                 cases.push(entry.clone());
-                self.by_case.insert((key.route, key.case));
             }
         }
     }
@@ -93,10 +90,10 @@ impl LedgerView {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// True when the route got this case, now or before.
-    #[must_use]
-    pub fn knows_case(&self, route: KeyedHash, case: KeyedHash) -> bool {
-        self.by_case.contains(&(route, case)) || self.remembered.contains(&(route, case))
+    /// The entries of a case on a route, whoever it is about.
+    fn entries_of(&self, route: KeyedHash, case: KeyedHash) -> impl Iterator<Item = &CaseEntry> {
+        let all = self.entries.values().flatten();
+        all.filter(move |entry| entry.key.route == route && entry.key.case == case)
     }
 
     pub(super) fn remembers(&self, route: KeyedHash, case: KeyedHash) -> bool {
@@ -238,13 +235,15 @@ pub fn is_known(item: &Item, routes: &[KeyedHash], scope: &Scope<'_>) -> bool {
         if !cases.is_empty() {
             return cases.iter().any(agrees);
         }
+        // A receiver may know the person by an id of its own: then the case
+        // tells who is meant, if the birth date confirms it.
+        let confirmed = |entry: &CaseEntry| employee.birth_date.is_some() && entry.birth == birth;
         case_ids(employee).any(|case| {
-            if employee.id.is_empty() {
-                scope.ledger.knows_case(*route, identity.case(case))
-            } else {
-                let of_person = identity.case_of(&employee.id, case);
-                scope.ledger.remembers(*route, of_person)
-            }
+            let mut of_case = scope.ledger.entries_of(*route, identity.case(case));
+            of_case.any(confirmed)
+                || scope
+                    .ledger
+                    .remembers(*route, identity.case_of(&employee.id, case))
         })
     })
 }

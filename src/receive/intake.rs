@@ -76,7 +76,7 @@ impl Intake {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`], and what of the message could be read.
+    /// A `Refusal`, and what of the message could be read.
     pub async fn accept(
         &self,
         party: &PartyId,
@@ -214,7 +214,7 @@ impl Intake {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`] when the store cannot be read.
+    /// `Refusal::Busy` when the store cannot be read.
     pub async fn ledger(
         &self,
         planner: &Planner<'_>,

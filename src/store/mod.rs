@@ -9,7 +9,7 @@
 //!   ledger are sealed to their rows, keys are keyed hashes.
 //!
 //! Reads go to a pool of connections that cannot write. Writes go to one task
-//! ([`writer`]) that commits many at once. Other processes may write the same
+//! (`writer`) that commits many at once. Other processes may write the same
 //! file; every decision is checked inside the transaction that it guards.
 //!
 //! It does not know XML, HTTP, or who may have what.
