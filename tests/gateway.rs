@@ -393,3 +393,23 @@ async fn a_person_without_a_key_is_refused() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn free_text_stays_behind_and_is_counted() {
+    let gateway = Gateway::boot().await;
+    let report = Absence {
+        free_text: Some("rugklachten".to_owned()),
+        ..Absence::default()
+    };
+    gateway.accept("adp", report.xml()).await;
+    let taken = gateway.take("arbo-noord").await;
+    assert!(!taken[0].contains("rugklachten"), "{}", taken[0]);
+    let today = gateway.clock.today();
+    let counts = gateway.base.store.withheld_counts(today..=today, None);
+    let counts = counts.await.unwrap();
+    assert!(
+        counts.iter().any(|count| count.rule == "strip"),
+        "{counts:?}"
+    );
+    gateway.stop().await;
+}

@@ -106,7 +106,7 @@ impl Default for Mapping {
             root_aliases: vec!["Message".to_owned(), "Retourmelding".to_owned()],
             missing_namespace: true,
             empty_is_absent: true,
-            free_text: FreeText::Drop,
+            free_text: FreeText::Policy,
             sentinel_dates: vec!["9999-12-31".to_owned()],
             versions: BTreeMap::new(),
             employer_key: EmployerKeyRule::Any,
