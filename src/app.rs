@@ -19,7 +19,7 @@ use crate::http::{self, Certificate, Limits, Server, TlsError};
 use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
 use crate::seal::{KeyError, Keys};
 use crate::setup::{Current, Foundation, Setup, SetupError};
-use crate::store::{self, DatabaseUrl, Store};
+use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
 
 /// How often the stored configuration is compared with the one in use. The
 /// contract gives five seconds.
@@ -59,7 +59,7 @@ impl Base {
         };
         let url = match &settings.database {
             Database::Sqlite(path) => DatabaseUrl::sqlite(path),
-            Database::Postgres(_) => return Err(StartError::Postgres),
+            Database::Postgres(url) => url.expose().parse().map_err(StartError::Database)?,
         };
         let store = Store::open(&url, keys.clone(), clock.clone())
             .await
@@ -391,8 +391,8 @@ pub enum StartError {
     Tls(TlsError),
     /// An address cannot be bound.
     Listen(SocketAddr, std::io::Error),
-    /// This version keeps its messages in `SQLite` only.
-    Postgres,
+    /// The address of the database cannot be read.
+    Database(UnknownDatabase),
 }
 
 impl fmt::Display for StartError {
@@ -404,7 +404,7 @@ impl fmt::Display for StartError {
             Self::Setup(cause) => write!(f, "{cause}"),
             Self::Tls(cause) => write!(f, "certificate: {cause}"),
             Self::Listen(address, cause) => write!(f, "cannot listen on {address}: {cause}"),
-            Self::Postgres => f.write_str("database.url: this version runs on sqlite:PATH only"),
+            Self::Database(cause) => write!(f, "database.url: {cause}"),
         }
     }
 }

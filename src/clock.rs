@@ -50,6 +50,16 @@ impl Clock {
         }
     }
 
+    /// The time of a clock that is moved by hand; none for the machine's own.
+    ///
+    /// # Panics
+    ///
+    /// Never: no holder of a manual clock panics.
+    #[must_use]
+    pub fn by_hand(&self) -> Option<Timestamp> {
+        matches!(self.0, Source::Manual(_)).then(|| self.now())
+    }
+
     /// Moves a manual clock; a system clock is left alone.
     ///
     /// # Panics

@@ -143,7 +143,7 @@ async fn lease(
         ttl: Duration::from_secs(asked.ttl),
         wait: Duration::from_secs(asked.wait),
     };
-    let leased = wait::lease(&counter.store, &counter.clock, &request, &counter.stop)
+    let leased = wait::lease(&counter.store, &request, &counter.stop)
         .await
         .map_err(|cause| store_problem(&cause))?;
     counter!("sivi_messages_leased_total").increment(leased.len() as u64);
@@ -222,10 +222,7 @@ async fn ack(
         .flatten()
         .map(|item| (item.id, item.lease));
     let items: Vec<(String, Option<String>)> = by_id.chain(by_lease).collect();
-    let acked = counter
-        .store
-        .ack(&caller.party, &items, counter.clock.now())
-        .await;
+    let acked = counter.store.ack(&caller.party, &items).await;
     let acked = acked.map_err(|cause| store_problem(&cause))?;
     counter!("sivi_messages_acknowledged_total").increment(acked.acknowledged.len() as u64);
     Ok(Json(
@@ -255,7 +252,6 @@ async fn reject(
             Problem::new(Kind::BadRequest).detail("code and reason hold at most 2000 characters")
         );
     }
-    let now = counter.clock.now();
     let RejectBody {
         lease,
         code,
@@ -263,7 +259,7 @@ async fn reject(
     } = asked;
     counter
         .store
-        .reject(&caller.party, &id, &lease, &code, &reason, now)
+        .reject(&caller.party, &id, &lease, &code, &reason)
         .await
         .map_err(inbox_problem)?;
     counter!("sivi_messages_rejected_total").increment(1);
@@ -287,10 +283,9 @@ async fn extend(
     let asked = body(asked)?;
     within("ttl", &asked.ttl, &TTL)?;
     let ttl = Duration::from_secs(asked.ttl);
-    let now = counter.clock.now();
     let until = counter
         .store
-        .extend(&caller.party, &id, &asked.lease, ttl, now)
+        .extend(&caller.party, &id, &asked.lease, ttl)
         .await;
     let until = until.map_err(inbox_problem)?;
     Ok(Json(

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::domain::PartyId;
 use crate::store::{Error, Leased, Store};
 
@@ -28,7 +27,6 @@ pub(super) struct Request<'a> {
 /// ends the wait, never a lease: what was leased is answered.
 pub(super) async fn lease(
     store: &Store,
-    clock: &Clock,
     request: &Request<'_>,
     stop: &CancellationToken,
 ) -> Result<Vec<Leased>, Error> {
@@ -37,9 +35,8 @@ pub(super) async fn lease(
     let until = Instant::now() + request.wait;
     loop {
         bell.mark_unchanged();
-        let now: Timestamp = clock.now();
         let leased = store
-            .lease(request.party, request.test, request.limit, request.ttl, now)
+            .lease(request.party, request.test, request.limit, request.ttl)
             .await?;
         if !leased.is_empty() || Instant::now() >= until || stop.is_cancelled() {
             return Ok(leased);

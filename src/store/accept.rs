@@ -7,12 +7,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sqlx::Row as _;
 use tokio::sync::oneshot;
 
 use super::acceptance::{DeliveryRow, MessageRow, ParkedRow, Prepared, WithheldKey};
-use super::backend::{Connection, ROW_LOCK, Row};
-use super::bells::Bells;
+use super::backend::{Connection, Row, query};
+use super::bells::Rings;
 use super::error::Error;
 use super::ledger::{LedgerRow, LedgerStep};
 use super::sql::{self, Columns, Insert, blob};
@@ -47,15 +46,17 @@ impl Job {
         (job, answered)
     }
 
-    /// Answers, and wakes the receivers of what was written.
-    pub(super) fn settle(self, written: Result<(), Error>, bells: &Bells) {
-        if written.is_ok() && self.verdict == Verdict::Accepted {
-            let inboxes = self.prepared.deliveries.iter();
-            let inboxes: HashSet<_> = inboxes.map(|row| (&row.party, row.test)).collect();
-            for (party, test) in inboxes {
-                bells.ring(party, test);
+    /// Which receivers to wake once it is written.
+    pub(super) fn ring(&self, rings: &mut Rings) {
+        if self.verdict == Verdict::Accepted {
+            for row in &self.prepared.deliveries {
+                rings.ring(&row.party, row.test);
             }
         }
+    }
+
+    /// Answers.
+    pub(super) fn settle(self, written: Result<(), Error>) {
         drop(self.answer.send(written.map(|()| self.verdict)));
     }
 }
@@ -111,24 +112,24 @@ impl Known {
             "",
         );
         let references = decode(&references.await?, |row| {
-            Ok((hash(row, "berrefnr")?, row.try_get("party")?))
+            Ok((hash(row, "berrefnr")?, row.get("party")?))
         })?;
-        let versions = sql::select_in(
+        let versions = sql::lock_in(
             connection,
             "SELECT entry, version FROM ledger WHERE entry IN",
-            &entries,
-            ROW_LOCK,
+            entries,
+            " ORDER BY entry",
         );
         let stored: HashMap<_, _> = decode(&versions.await?, |row| {
-            Ok((hash(row, "entry")?, row.try_get("version")?))
+            Ok((hash(row, "entry")?, row.get("version")?))
         })?;
-        let parked = sql::select_in(
+        let parked = sql::lock_in(
             connection,
             "SELECT id FROM parked WHERE id IN",
-            &parked,
-            ROW_LOCK,
+            parked,
+            " ORDER BY id",
         );
-        let parked = decode(&parked.await?, |row| row.try_get("id"))?;
+        let parked = decode(&parked.await?, |row| row.get("id"))?;
         Ok(Self {
             references,
             versions: stored.clone(),
@@ -187,7 +188,7 @@ fn decode<T, C: FromIterator<T>>(
 }
 
 fn hash(row: &Row, column: &str) -> Result<KeyedHash, sqlx::Error> {
-    sql::to_hash(row.try_get(column)?).map_err(|cause| sqlx::Error::Decode(cause.into()))
+    sql::to_hash(row.get(column)?).map_err(|cause| sqlx::Error::Decode(cause.into()))
 }
 
 const INSERT_MESSAGE: Insert = Insert {
@@ -247,8 +248,8 @@ async fn number<'a>(
     });
     let mut next: HashMap<(String, bool), i64> = HashMap::new();
     for row in reserve.await? {
-        let inbox: (String, bool) = (row.try_get("party")?, row.try_get("test")?);
-        let last: i64 = row.try_get("last_sequence")?;
+        let inbox: (String, bool) = (row.get("party")?, row.get("test")?);
+        let last: i64 = row.get("last_sequence")?;
         let count = counts.get(&(inbox.0.as_str(), inbox.1)).copied();
         next.insert(inbox, last - count.unwrap_or(0) + 1);
     }
@@ -480,7 +481,7 @@ async fn write_answers(
     accepted: &[&Prepared],
 ) -> Result<(), sqlx::Error> {
     for answer in accepted.iter().filter_map(|job| job.answer.as_ref()) {
-        sqlx::query(ANSWER_DELIVERY)
+        query(ANSWER_DELIVERY)
             .bind(answer.at)
             .bind(answer.positive)
             .bind(&answer.release_id)

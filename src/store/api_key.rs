@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Store;
-use super::backend::{Connection, Row};
+use super::backend::{Connection, Row, query};
 use super::error::Error;
 use super::sql::{Columnar as _, blob, ms};
 use super::writer::Change;
@@ -46,7 +46,7 @@ impl Store {
     /// [`Error::Unavailable`] or [`Error::Damaged`].
     pub async fn api_keys(&self) -> Result<Vec<ApiKey>, Error> {
         let mut connection = self.reader().await?;
-        let rows = sqlx::query(LIST).fetch_all(&mut *connection).await?;
+        let rows = query(LIST).fetch_all(&mut connection).await?;
         rows.iter().map(read).collect()
     }
 
@@ -113,7 +113,7 @@ impl Change for KeyChange {
             Self::Revoke { id, at } => return revoke(connection, id, *at).await,
             Self::Touch(used) => {
                 for (id, at) in used {
-                    let touch = sqlx::query(TOUCH).bind(ms(*at)).bind(id);
+                    let touch = query(TOUCH).bind(ms(*at)).bind(id);
                     touch.execute(&mut *connection).await?;
                 }
             }
@@ -123,7 +123,7 @@ impl Change for KeyChange {
 }
 
 async fn insert(connection: &mut Connection, key: &ApiKey) -> Result<(), sqlx::Error> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(&key.id)
         .bind(key.party.as_str())
         .bind(blob(&key.hash))
@@ -133,19 +133,16 @@ async fn insert(connection: &mut Connection, key: &ApiKey) -> Result<(), sqlx::E
         .bind(key.last_used_at.map(ms))
         .execute(&mut *connection)
         .await?;
-    sqlx::query(RAISE_VERSION).execute(connection).await?;
+    query(RAISE_VERSION).execute(connection).await?;
     Ok(())
 }
 
 async fn revoke(connection: &mut Connection, id: &str, at: i64) -> Result<bool, sqlx::Error> {
-    let revoke = sqlx::query(REVOKE).bind(at).bind(id);
-    if revoke.execute(&mut *connection).await?.rows_affected() > 0 {
-        sqlx::query(RAISE_VERSION).execute(connection).await?;
+    let revoke = query(REVOKE).bind(at).bind(id);
+    if revoke.execute(&mut *connection).await? > 0 {
+        query(RAISE_VERSION).execute(connection).await?;
         return Ok(true);
     }
-    let row = sqlx::query(EXISTS)
-        .bind(id)
-        .fetch_optional(connection)
-        .await?;
+    let row = query(EXISTS).bind(id).fetch_optional(connection).await?;
     Ok(row.is_some())
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::Store;
+use super::backend::query;
 use super::error::Error;
 use super::sql::{self, Columnar as _, ms};
 use crate::domain::{Domain, PartyId, TenantId};
@@ -75,11 +76,11 @@ impl Store {
         tenant: Option<&TenantId>,
     ) -> Result<Vec<WithheldCount>, Error> {
         let mut connection = self.reader().await?;
-        let rows = sqlx::query(WITHHELD)
+        let rows = query(WITHHELD)
             .bind(sql::day(*days.start()))
             .bind(sql::day(*days.end()))
             .bind(tenant.map(TenantId::as_str))
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await?;
         let counts = rows.iter().map(|row| {
             let day = sql::to_day(row.value("on_day")?);
@@ -104,9 +105,9 @@ impl Store {
     /// As [`Self::withheld_counts`].
     pub async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, Error> {
         let mut connection = self.reader().await?;
-        let rows = sqlx::query(BACKLOG)
+        let rows = query(BACKLOG)
             .bind(ms(now))
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await?;
         let backlog = rows.iter().map(|row| {
             Ok(Backlog {

@@ -3,10 +3,8 @@
 //! It keeps what `apply` wrote and counts changes; what a record means is not
 //! its concern.
 
-use sqlx::Row as _;
-
 use super::Store;
-use super::backend::Connection;
+use super::backend::{Connection, query};
 use super::error::Error;
 use super::sql::Columnar as _;
 use super::writer::Change;
@@ -66,7 +64,7 @@ impl Store {
     /// [`Error::Unavailable`] or [`Error::Damaged`].
     pub async fn directory(&self) -> Result<Directory, Error> {
         let mut connection = self.reader().await?;
-        let rows = sqlx::query(DIRECTORY).fetch_all(&mut *connection).await?;
+        let rows = query(DIRECTORY).fetch_all(&mut connection).await?;
         let mut directory = Directory {
             version: 0,
             records: Vec::with_capacity(rows.len()),
@@ -91,7 +89,7 @@ impl Store {
     /// [`Error::Unavailable`].
     pub async fn directory_version(&self) -> Result<i64, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(VERSION).fetch_one(&mut *connection).await?;
+        let row = query(VERSION).fetch_one(&mut connection).await?;
         row.value("directory")
     }
 
@@ -103,7 +101,7 @@ impl Store {
     /// [`Error::Unavailable`].
     pub async fn changes_version(&self) -> Result<i64, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(CHANGES).fetch_one(&mut *connection).await?;
+        let row = query(CHANGES).fetch_one(&mut connection).await?;
         row.value("changes")
     }
 
@@ -140,20 +138,20 @@ impl Change for ChangeDirectory {
     type Output = bool;
 
     async fn run(&self, connection: &mut Connection) -> Result<bool, sqlx::Error> {
-        let raised = sqlx::query(RAISE_VERSION)
+        let raised = query(RAISE_VERSION)
             .bind(self.expected_version)
             .execute(&mut *connection)
             .await?;
-        if raised.rows_affected() == 0 {
+        if raised == 0 {
             return Ok(false);
         }
         for change in &self.changes {
             let query = match change {
-                DirectoryChange::Put(record) => sqlx::query(PUT)
+                DirectoryChange::Put(record) => query(PUT)
                     .bind(&record.kind)
                     .bind(&record.id)
                     .bind(&record.body),
-                DirectoryChange::Delete { kind, id } => sqlx::query(DELETE).bind(kind).bind(id),
+                DirectoryChange::Delete { kind, id } => query(DELETE).bind(kind).bind(id),
             };
             query.execute(&mut *connection).await?;
         }
@@ -168,8 +166,8 @@ impl Change for Probe {
     type Output = ();
 
     async fn run(&self, connection: &mut Connection) -> Result<(), sqlx::Error> {
-        let row = sqlx::query("UPDATE revision SET id = 1 WHERE id = 1 RETURNING id");
+        let row = query("UPDATE revision SET id = 1 WHERE id = 1 RETURNING id");
         let row = row.fetch_one(connection).await?;
-        row.try_get::<i64, _>("id").map(drop)
+        row.get::<i64>("id").map(drop)
     }
 }

@@ -29,7 +29,7 @@ pub enum Error {
 pub enum Cause {
     /// The database refused, with this code of its own.
     Database {
-        /// Result code of `SQLite`.
+        /// Result code of `SQLite`, or SQLSTATE of `PostgreSQL`.
         code: String,
     },
     /// The system refused to read or write.
@@ -47,7 +47,7 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Database { code } => match sqlite_meaning(code) {
+            Self::Database { code } => match meaning(code) {
                 Some(meaning) => write!(f, "{meaning} (code {code})"),
                 None => write!(f, "the database refused (code {code})"),
             },
@@ -60,7 +60,11 @@ impl fmt::Display for Cause {
     }
 }
 
-fn sqlite_meaning(code: &str) -> Option<&'static str> {
+/// `SQLite` has numbers, `PostgreSQL` five letters and digits.
+fn meaning(code: &str) -> Option<&'static str> {
+    if code.len() == 5 {
+        return postgres_meaning(code);
+    }
     // Extended codes hold the primary code in their lowest byte.
     Some(match code.parse::<u32>().ok()? & 0xff {
         5 | 6 => "another process holds the database for too long",
@@ -71,6 +75,28 @@ fn sqlite_meaning(code: &str) -> Option<&'static str> {
         14 => "the file cannot be opened",
         19 => "a rule of the schema was broken",
         _ => return None,
+    })
+}
+
+/// By class and code (`PostgreSQL` documentation, appendix A).
+fn postgres_meaning(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "53100" => "the disk of the database server is full",
+        "53300" => "the database server has too many connections",
+        "55P03" | "57014" => "another node holds the database for too long",
+        "25006" => "the database is read-only",
+        "57P01" | "57P02" | "57P03" => "the database server stops or starts",
+        "3D000" => "there is no such database",
+        _ => match code.get(..2)? {
+            "08" => "the connection to the database server failed",
+            "23" => "a rule of the schema was broken",
+            "28" => "the database server refuses this user or password",
+            "40" => "another node stood in the way",
+            "42" => "the user may not do this, or the schema does not fit",
+            "53" => "the database server lacks resources",
+            "58" | "XX" => "the database server failed",
+            _ => return None,
+        },
     })
 }
 
@@ -121,6 +147,13 @@ impl From<&sqlx::Error> for Cause {
 /// A value that does not open is damaged, whatever the reason.
 pub(super) fn damaged(what: &'static str) -> impl Fn(SealError) -> Error {
     move |_| Error::Damaged { what }
+}
+
+/// True when another node stood in the way and the same work may well succeed
+/// now: a deadlock, a serialization failure, a row lock that took too long.
+pub(super) fn is_about_others(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(refusal)
+        if matches!(refusal.code().as_deref(), Some("40P01" | "40001" | "55P03")))
 }
 
 /// True when one row broke a rule of the schema: its neighbours in the batch

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::Store;
 use super::acceptance::payload_place;
-use super::backend::Row;
+use super::backend::{Row, query};
 use super::details::OpenDetails;
 use super::error::{Error, damaged};
 use super::lease::{Acknowledge, Fenced, Lease, Then, WithLease};
@@ -206,7 +206,6 @@ impl Store {
         test: bool,
         limit: usize,
         ttl: Duration,
-        now: Timestamp,
     ) -> Result<Vec<Leased>, Error> {
         if limit == 0 || !self.has_anything(party, test).await? {
             return Ok(Vec::new());
@@ -216,8 +215,7 @@ impl Store {
             test,
             limit: limit.min(sql::LIST_MAX),
             token: new_token(),
-            now: ms(now),
-            until: ms(later(now, ttl)),
+            ttl_ms: in_ms(ttl),
         };
         let lease = request.token.clone();
         let taken = self.writer().write(request).await?;
@@ -226,7 +224,7 @@ impl Store {
         for row in &taken.rows {
             let id: String = row.value("id")?;
             let Some(xml) = payloads.remove(&id) else {
-                self.give_up(party, &id, &lease, now).await?;
+                self.give_up(party, &id, &lease).await?;
                 continue;
             };
             leased.push(Leased {
@@ -239,7 +237,7 @@ impl Store {
                 test,
                 received_at: row.moment("received_at")?,
                 attempt: u32::try_from(row.value::<i64>("attempt")? + 1).unwrap_or(u32::MAX),
-                lease_until: later(now, ttl),
+                lease_until: moment(taken.until)?,
                 xml,
             });
         }
@@ -249,10 +247,10 @@ impl Store {
     /// A cheap look before a lease, which would wait for the writer.
     async fn has_anything(&self, party: &PartyId, test: bool) -> Result<bool, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(ANYTHING)
+        let row = query(ANYTHING)
             .bind(party.as_str())
             .bind(test)
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await?;
         Ok(row.is_some())
     }
@@ -273,15 +271,9 @@ impl Store {
         Ok(payloads)
     }
 
-    async fn give_up(
-        &self,
-        party: &PartyId,
-        id: &str,
-        token: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    async fn give_up(&self, party: &PartyId, id: &str, token: &str) -> Result<(), Error> {
         tracing::error!(release.id = %id, "Release {id} does not open and was given up");
-        match self.reject(party, id, token, UNREADABLE, "", now).await {
+        match self.reject(party, id, token, UNREADABLE, "").await {
             Ok(()) | Err(InboxError::Unknown | InboxError::LeaseLost) => Ok(()),
             Err(InboxError::Store(cause)) => Err(cause),
         }
@@ -299,7 +291,6 @@ impl Store {
         &self,
         party: &PartyId,
         items: &[(String, Option<String>)],
-        now: Timestamp,
     ) -> Result<Acked, Error> {
         if items.is_empty() {
             return Ok(Acked::default());
@@ -307,7 +298,6 @@ impl Store {
         let acknowledge = Acknowledge {
             party: party.to_string(),
             items: items.to_vec(),
-            now: ms(now),
         };
         let outcome = self.writer().write(acknowledge).await?;
         let ids = items.iter().map(|(id, _)| id.clone());
@@ -331,7 +321,6 @@ impl Store {
         lease: &str,
         code: &str,
         reason: &str,
-        now: Timestamp,
     ) -> Result<(), InboxError> {
         let plain = Zeroizing::new(json!({ "code": code, "reason": reason }).to_string());
         let place = Place {
@@ -341,9 +330,8 @@ impl Store {
         };
         let then = Then::Bury {
             rejection: self.keys().seal(place, plain.as_bytes()),
-            now: ms(now),
         };
-        self.with_lease(party, id, lease, then).await
+        self.with_lease(party, id, lease, then).await.map(drop)
     }
 
     /// Holds a leased release for `ttl` from now, and says until when.
@@ -357,21 +345,21 @@ impl Store {
         id: &str,
         lease: &str,
         ttl: Duration,
-        now: Timestamp,
     ) -> Result<Timestamp, InboxError> {
-        let until = later(now, ttl);
-        let then = Then::Extend { until: ms(until) };
-        self.with_lease(party, id, lease, then).await?;
-        Ok(until)
+        let ttl_ms = in_ms(ttl);
+        let then = Then::Extend { ttl_ms };
+        let at = self.with_lease(party, id, lease, then).await?;
+        Ok(moment(at.saturating_add(ttl_ms))?)
     }
 
+    /// Makes a change that needs the current lease, and says when it was made.
     async fn with_lease(
         &self,
         party: &PartyId,
         id: &str,
         lease: &str,
         then: Then,
-    ) -> Result<(), InboxError> {
+    ) -> Result<i64, InboxError> {
         let change = WithLease {
             party: party.to_string(),
             id: id.to_owned(),
@@ -379,7 +367,7 @@ impl Store {
             then,
         };
         match self.writer().write(change).await? {
-            Fenced::Done { .. } => Ok(()),
+            Fenced::Done { at, .. } => Ok(at),
             Fenced::Unknown => Err(InboxError::Unknown),
             Fenced::LeaseLost => Err(InboxError::LeaseLost),
         }
@@ -399,11 +387,11 @@ impl Store {
         replay: Duration,
     ) -> Result<Option<Payload>, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(PAYLOAD)
+        let row = query(PAYLOAD)
             .bind(id)
             .bind(party.as_str())
             .bind(ms(earlier(now, replay)))
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await?;
         drop(connection);
         let Some(row) = row else { return Ok(None) };
@@ -433,13 +421,13 @@ impl Store {
         replay: Duration,
     ) -> Result<Vec<FeedItem>, Error> {
         let mut connection = self.reader().await?;
-        let mut rows = sqlx::query(FEED)
+        let mut rows = query(FEED)
             .bind(party.as_str())
             .bind(test)
             .bind(after)
             .bind(ms(earlier(now, replay)))
             .bind(i64::try_from(limit.min(sql::LIST_MAX)).unwrap_or(0))
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await?;
         drop(connection);
         cut_to_answer(&mut rows)?;
@@ -484,10 +472,10 @@ impl Store {
         berrefnr: &KeyedHash,
     ) -> Result<Option<ReleaseRef>, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(RELEASE_BY_BERREFNR)
+        let row = query(RELEASE_BY_BERREFNR)
             .bind(blob(berrefnr))
             .bind(party.as_str())
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await?;
         let Some(row) = row else { return Ok(None) };
         let message_id: String = row.value("message_id")?;
@@ -529,8 +517,12 @@ fn new_token() -> String {
     format!("{:032x}", u128::from_be_bytes(seal::random()))
 }
 
-fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+fn in_ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn moment(unix_ms: i64) -> Result<Timestamp, Error> {
+    Timestamp::from_millisecond(unix_ms).map_err(|_| Error::Damaged { what: "time" })
 }
 
 fn earlier(at: Timestamp, by: Duration) -> Timestamp {

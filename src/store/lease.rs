@@ -14,10 +14,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{QueryBuilder, Row as _};
-
-use super::backend::{Connection, Row};
-use super::bells::Bells;
+use super::backend::{Connection, Row, query};
+use super::bells::Rings;
 use super::sql;
 use super::writer::Change;
 use crate::domain::KeyedHash;
@@ -33,12 +31,14 @@ pub(super) struct Lease {
     pub(super) test: bool,
     pub(super) limit: usize,
     pub(super) token: String,
-    pub(super) now: i64,
-    pub(super) until: i64,
+    /// For how long, in milliseconds.
+    pub(super) ttl_ms: i64,
 }
 
 /// What a lease took.
 pub(super) struct Taken {
+    /// Until when, in unix milliseconds of the database.
+    pub(super) until: i64,
     /// Columns of the releases, as they were before.
     pub(super) rows: Vec<Row>,
     /// True when something due waits for an earlier report of its case.
@@ -54,12 +54,14 @@ impl Change for Lease {
     type Output = Taken;
 
     async fn run(&self, connection: &mut Connection) -> Result<Taken, sqlx::Error> {
-        let mut pick = Pick::new(self.limit, self.now);
+        let now = connection.now_ms();
+        let until = now.saturating_add(self.ttl_ms);
+        let mut pick = Pick::new(self.limit, now);
         let mut after = 0_i64;
         // Mostly the oldest rows are due; if not, the steps grow.
         let mut step = self.limit + 16;
         loop {
-            let rows = sqlx::query(SCAN)
+            let rows = query(SCAN)
                 .bind(&self.party)
                 .bind(self.test)
                 .bind(after)
@@ -69,44 +71,92 @@ impl Change for Lease {
             let more = rows.len() == step;
             step = (2 * step).min(SCAN_ROWS);
             if let Some(last) = rows.last() {
-                after = last.try_get("sequence")?;
+                after = last.get("sequence")?;
             }
-            if !pick.look_at(rows)? || !more {
+            let ours = free_of_others(connection, &rows, now).await?;
+            if !pick.look_at(rows, ours.as_ref())? || !more {
                 break;
             }
         }
-        self.mark(connection, &pick.rows).await?;
+        self.mark(connection, &pick.rows, until).await?;
         Ok(Taken {
+            until,
             rows: pick.rows,
             held_back: pick.held_back,
         })
     }
 
-    fn ring(&self, taken: &Taken, bells: &Bells) {
+    fn ring(&self, taken: &Taken, rings: &mut Rings) {
         if taken.held_back {
-            bells.hold_back(&self.party, self.test);
+            rings.hold_back(&self.party, self.test);
         }
     }
 }
 
 impl Lease {
-    async fn mark(&self, connection: &mut Connection, rows: &[Row]) -> Result<(), sqlx::Error> {
+    async fn mark(
+        &self,
+        connection: &mut Connection,
+        rows: &[Row],
+        until: i64,
+    ) -> Result<(), sqlx::Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        let ids: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("id")).collect();
-        let mut query = QueryBuilder::new("UPDATE delivery SET state = 'leased', lease = ");
-        query
-            .push_bind(&self.token)
-            .push(", lease_until = ")
-            .push_bind(self.until)
-            .push(", leased_at = ")
-            .push_bind(self.now)
-            .push(", attempt = attempt + 1 WHERE finished_at IS NULL AND id IN");
-        sql::push_list(&mut query, ids?);
-        query.build().execute(connection).await?;
+        let mut mark = query(MARK)
+            .bind(&self.token)
+            .bind(until)
+            .bind(connection.now_ms());
+        sql::push_list(&mut mark, ids::<Vec<_>>(rows)?);
+        mark.execute(connection).await?;
         Ok(())
     }
+}
+
+const MARK: &str = "UPDATE delivery SET state = 'leased', lease = $1, lease_until = $2,
+    leased_at = $3, attempt = attempt + 1 WHERE finished_at IS NULL AND id IN";
+/// Looks again at rows that were read without a lock: what another node leases
+/// right now, or leased since, is not among them.
+const STILL_DUE: &str = "SELECT id FROM delivery WHERE finished_at IS NULL
+    AND (state <> 'leased' OR lease_until <= $1) AND id IN";
+
+/// Which of `rows` no other node is about to change, and keeps it so until the
+/// transaction ends. None where there are no other nodes.
+///
+/// Rows are read first, without a lock and whatever their state, because an
+/// earlier report that another node holds must be seen to hold up later ones:
+/// skipping it unseen would hand them out before it.
+async fn free_of_others(
+    connection: &mut Connection,
+    rows: &[Row],
+    now: i64,
+) -> Result<Option<HashSet<String>>, sqlx::Error> {
+    if !connection.is_shared() || rows.is_empty() {
+        return Ok(None);
+    }
+    let mut due = Vec::with_capacity(rows.len());
+    for row in rows {
+        if !is_leased(row, now)? {
+            due.push(row.get::<String>("id")?);
+        }
+    }
+    if due.is_empty() {
+        return Ok(Some(HashSet::new()));
+    }
+    let lock = connection.free_row_lock();
+    let mut still_due = query(STILL_DUE).bind(now);
+    sql::push_list(&mut still_due, due);
+    still_due.push(" ORDER BY sequence").push(lock);
+    let free = still_due.fetch_all(connection).await?;
+    ids(&free).map(Some)
+}
+
+fn ids<C: FromIterator<String>>(rows: &[Row]) -> Result<C, sqlx::Error> {
+    rows.iter().map(|row| row.get("id")).collect()
+}
+
+fn is_leased(row: &Row, now: i64) -> Result<bool, sqlx::Error> {
+    Ok(row.get::<&str>("state")? == "leased" && row.get::<i64>("lease_until")? > now)
 }
 
 /// The scan so far.
@@ -131,19 +181,25 @@ impl Pick {
         }
     }
 
-    /// Picks from the next rows in order; false when the answer is full.
-    fn look_at(&mut self, rows: Vec<Row>) -> Result<bool, sqlx::Error> {
+    /// Picks from the next rows in order, of those that are `ours` to take;
+    /// false when the answer is full.
+    fn look_at(
+        &mut self,
+        rows: Vec<Row>,
+        ours: Option<&HashSet<String>>,
+    ) -> Result<bool, sqlx::Error> {
         for row in rows {
-            let cases: &[u8] = row.try_get("cases")?;
+            let cases: &[u8] = row.get("cases")?;
             let (cases, _) = cases.as_chunks::<{ KeyedHash::LEN }>();
-            let is_held = row.try_get::<&str, _>("state")? == "leased"
-                && row.try_get::<i64, _>("lease_until")? > self.now;
-            if is_held || cases.iter().any(|case| self.blocked.contains(case)) {
+            let is_held = is_leased(&row, self.now)?;
+            let id: &str = row.get("id")?;
+            let is_taken = ours.is_some_and(|ours| !is_held && !ours.contains(id));
+            if is_held || is_taken || cases.iter().any(|case| self.blocked.contains(case)) {
                 self.blocked.extend(cases);
                 self.held_back |= !is_held;
                 continue;
             }
-            let bytes: i64 = row.try_get("bytes")?;
+            let bytes: i64 = row.get("bytes")?;
             if self.rows.len() == self.limit || (bytes > self.room && !self.rows.is_empty()) {
                 return Ok(false);
             }
@@ -158,7 +214,6 @@ impl Pick {
 pub(super) struct Acknowledge {
     pub(super) party: String,
     pub(super) items: Vec<(String, Option<String>)>,
-    pub(super) now: i64,
 }
 
 /// Which ids counted, and which inboxes became emptier.
@@ -174,7 +229,7 @@ impl Change for Acknowledge {
 
     async fn run(&self, connection: &mut Connection) -> Result<Acknowledged, sqlx::Error> {
         let ids: Vec<String> = self.items.iter().map(|(id, _)| id.clone()).collect();
-        let rows = sql::select_in(connection, HELD, &ids, super::backend::ROW_LOCK).await?;
+        let rows = sql::lock_in(connection, HELD, ids, " ORDER BY id").await?;
         let mut held = HashMap::with_capacity(rows.len());
         for row in &rows {
             let one = Held::read(row)?;
@@ -202,9 +257,9 @@ impl Change for Acknowledge {
         Ok(outcome)
     }
 
-    fn ring(&self, outcome: &Acknowledged, bells: &Bells) {
+    fn ring(&self, outcome: &Acknowledged, rings: &mut Rings) {
         for test in &outcome.finished {
-            bells.finished(&self.party, *test);
+            rings.finished(&self.party, *test);
         }
     }
 }
@@ -216,16 +271,16 @@ impl Acknowledge {
         ids: Vec<String>,
     ) -> Result<(), sqlx::Error> {
         for ids in ids.chunks(sql::LIST_MAX) {
-            let mut query = QueryBuilder::new(
-                "UPDATE delivery SET state = 'taken_over', lease = NULL, finished_at = ",
-            );
-            query.push_bind(self.now).push(" WHERE id IN");
-            sql::push_list(&mut query, ids.iter().cloned());
-            query.build().execute(&mut *connection).await?;
+            let mut take_over = query(TAKE_OVER).bind(connection.now_ms());
+            sql::push_list(&mut take_over, ids);
+            take_over.execute(&mut *connection).await?;
         }
         Ok(())
     }
 }
+
+const TAKE_OVER: &str = "UPDATE delivery SET state = 'taken_over', lease = NULL, finished_at = $1
+    WHERE id IN";
 
 /// A delivery as acknowledging sees it.
 struct Held {
@@ -240,12 +295,12 @@ struct Held {
 impl Held {
     fn read(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            id: row.try_get("id")?,
-            party: row.try_get("party")?,
-            test: row.try_get("test")?,
-            state: row.try_get("state")?,
-            lease: row.try_get("lease")?,
-            attempt: row.try_get("attempt")?,
+            id: row.get("id")?,
+            party: row.get("party")?,
+            test: row.get("test")?,
+            state: row.get("state")?,
+            lease: row.get("lease")?,
+            attempt: row.get("attempt")?,
         })
     }
 
@@ -264,7 +319,12 @@ impl Held {
 /// What became of a change that needs the current lease.
 pub(super) enum Fenced {
     /// Made.
-    Done { test: bool },
+    Done {
+        /// True for test traffic.
+        test: bool,
+        /// When the change was made, in unix milliseconds of the database.
+        at: i64,
+    },
     /// No such release of this party.
     Unknown,
     /// The lease is not the current one.
@@ -282,9 +342,9 @@ pub(super) struct WithLease {
 /// What to do with the leased release.
 pub(super) enum Then {
     /// Give it up; the case goes on without it.
-    Bury { rejection: Vec<u8>, now: i64 },
-    /// Hold it longer.
-    Extend { until: i64 },
+    Bury { rejection: Vec<u8> },
+    /// Hold it longer, by milliseconds from now.
+    Extend { ttl_ms: i64 },
 }
 
 const BURY: &str = "UPDATE delivery SET state = 'dead', lease = NULL, finished_at = $1,
@@ -295,8 +355,7 @@ impl Change for WithLease {
     type Output = Fenced;
 
     async fn run(&self, connection: &mut Connection) -> Result<Fenced, sqlx::Error> {
-        let id = std::slice::from_ref(&self.id);
-        let rows = sql::select_in(connection, HELD, id, super::backend::ROW_LOCK).await?;
+        let rows = sql::lock_in(connection, HELD, vec![&self.id], " ORDER BY id").await?;
         let held = rows.first().map(Held::read).transpose()?;
         let Some(held) = held.filter(|held| held.party == self.party) else {
             return Ok(Fenced::Unknown);
@@ -304,17 +363,21 @@ impl Change for WithLease {
         if !held.counts_with(Some(&self.token)) {
             return Ok(Fenced::LeaseLost);
         }
+        let now = connection.now_ms();
         let change = match &self.then {
-            Then::Bury { rejection, now } => sqlx::query(BURY).bind(*now).bind(rejection),
-            Then::Extend { until } => sqlx::query(EXTEND).bind(*until),
+            Then::Bury { rejection } => query(BURY).bind(now).bind(rejection),
+            Then::Extend { ttl_ms } => query(EXTEND).bind(now.saturating_add(*ttl_ms)),
         };
         change.bind(&self.id).execute(connection).await?;
-        Ok(Fenced::Done { test: held.test })
+        Ok(Fenced::Done {
+            test: held.test,
+            at: now,
+        })
     }
 
-    fn ring(&self, fenced: &Fenced, bells: &Bells) {
-        if let (Fenced::Done { test }, Then::Bury { .. }) = (fenced, &self.then) {
-            bells.finished(&self.party, *test);
+    fn ring(&self, fenced: &Fenced, rings: &mut Rings) {
+        if let (Fenced::Done { test, .. }, Then::Bury { .. }) = (fenced, &self.then) {
+            rings.finished(&self.party, *test);
         }
     }
 }

@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use zeroize::Zeroizing;
 
 use super::Store;
-use super::backend::{Connection, Row};
+use super::backend::{Connection, Row, query};
 use super::error::{Error, damaged};
 use super::sql::{self, Columnar as _, blob};
 use super::writer::Change;
@@ -328,12 +328,11 @@ impl Change for Forget {
     type Output = u64;
 
     async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
-        let removed = sqlx::query(self.statement)
+        query(self.statement)
             .bind(self.before)
             .bind(FORGET_STEP)
             .execute(connection)
-            .await?;
-        Ok(removed.rows_affected())
+            .await
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Store;
 use super::accept::Verdict;
 use super::acceptance::{AcceptError, Acceptance, Prepared, Unparking};
-use super::backend::Row;
+use super::backend::{Row, query};
 use super::details::OpenDetails;
 use super::error::Error;
 use super::sql::{Columnar as _, blob, ms};
@@ -171,10 +171,10 @@ impl Store {
         berrefnr: &KeyedHash,
     ) -> Result<Option<StoredMessage>, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(MESSAGE_BY_BERREFNR)
+        let row = query(MESSAGE_BY_BERREFNR)
             .bind(blob(berrefnr))
             .bind(party.as_str())
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await?;
         drop(connection);
         self.receipt(row).await
@@ -187,10 +187,10 @@ impl Store {
     /// As [`Self::find_message`].
     pub async fn message(&self, party: &PartyId, id: &str) -> Result<Option<StoredMessage>, Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(MESSAGE_BY_ID)
+        let row = query(MESSAGE_BY_ID)
             .bind(id)
             .bind(party.as_str())
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await?;
         drop(connection);
         self.receipt(row).await
@@ -224,9 +224,9 @@ impl Store {
 
     async fn deliveries(&self, message_id: &str) -> Result<Vec<Delivery>, Error> {
         let mut connection = self.reader().await?;
-        let rows = sqlx::query(DELIVERIES)
+        let rows = query(DELIVERIES)
             .bind(message_id)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await?;
         let now = ms(self.clock().now());
         rows.iter().map(|row| delivery(row, now)).collect()
@@ -237,9 +237,9 @@ impl Store {
             return Ok(None);
         }
         let mut connection = self.reader().await?;
-        let count = sqlx::query(STILL_PARKED)
+        let count = query(STILL_PARKED)
             .bind(id)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await?;
         let dropped_at = row.moment_or_none("dropped_at")?;
         Ok(Some(match (count.value::<i64>("waiting")?, dropped_at) {

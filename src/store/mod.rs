@@ -10,7 +10,9 @@
 //!
 //! Reads go to a pool of connections that cannot write. Writes go to one task
 //! (`writer`) that commits many at once. Other processes may write the same
-//! file; every decision is checked inside the transaction that it guards.
+//! database, and several nodes may share a `PostgreSQL`: every decision is
+//! checked inside the transaction that it guards, and where nodes share, the
+//! clock of the database alone tells which leases ran out.
 //!
 //! It does not know XML, HTTP, or who may have what.
 
@@ -37,8 +39,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-
 pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
@@ -51,10 +51,10 @@ pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
 pub use parked::{ParkedFilter, ParkedItem};
 pub use retention::Expired;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};
-use backend::{Backend, Connection, Db, Pool};
-use bells::Bells;
+use backend::{Backend, Connection, Heard, Listener, Pool, query};
+use bells::{Bells, Rings};
 use lookup::Lookups;
 use writer::Writer;
 
@@ -92,7 +92,7 @@ impl Store {
     /// [`Error::Unavailable`], or [`Error::WrongKeys`] before anything is
     /// written with keys that cannot read what is there.
     pub async fn open(url: &DatabaseUrl, keys: Keys, clock: Clock) -> Result<Self, Error> {
-        Self::start(Backend::new(url, BUSY), keys, clock).await
+        Self::start(Backend::new(url, BUSY, clock.clone()), keys, clock).await
     }
 
     async fn start(backend: Backend, keys: Keys, clock: Clock) -> Result<Self, Error> {
@@ -100,10 +100,14 @@ impl Store {
         check_keys(&mut connection, &keys).await?;
         let bells = Arc::new(Bells::default());
         let read = backend.readers();
+        let node: Arc<str> = clock::new_id().into();
+        if let Some(listener) = read.listener().await? {
+            tokio::spawn(hear(listener, Arc::clone(&node), Arc::clone(&bells)));
+        }
         let shared = Shared {
             lookups: Lookups::start(read.clone(), keys.clone()),
             read,
-            writer: Writer::start(backend, connection, Arc::clone(&bells)),
+            writer: Writer::start(backend, connection, Arc::clone(&bells), node),
             bells,
             keys,
             clock,
@@ -133,7 +137,7 @@ impl Store {
         Ok(())
     }
 
-    async fn reader(&self) -> Result<PoolConnection<Db>, Error> {
+    async fn reader(&self) -> Result<Connection, Error> {
         Ok(self.shared.read.acquire().await?)
     }
 
@@ -171,16 +175,25 @@ async fn check_keys(connection: &mut Connection, keys: &Keys) -> Result<(), Erro
         row: b"1",
         column: "sealed",
     };
-    sqlx::query(WRITE_KEY_CHECK)
+    query(WRITE_KEY_CHECK)
         .bind(keys.seal(place, KEY_CHECK))
         .execute(&mut *connection)
         .await?;
-    let sealed: Vec<u8> = sqlx::query_scalar(READ_KEY_CHECK)
-        .fetch_one(connection)
-        .await?;
-    keys.open(place, &sealed)
+    let row = query(READ_KEY_CHECK).fetch_one(connection).await?;
+    keys.open(place, row.get("sealed")?)
         .map(drop)
         .map_err(|_| Error::WrongKeys)
+}
+
+/// Rings what other nodes put into the inboxes that they share with us.
+async fn hear(mut listener: Listener, node: Arc<str>, bells: Arc<Bells>) {
+    loop {
+        match listener.next().await {
+            Heard::Text(text) => bells.ring(&Rings::heard(&text, &node)),
+            Heard::Gap => bells.ring_all(),
+            Heard::End => return,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Store;
 use super::acceptance::parked_place;
-use super::backend::{Connection, ROW_LOCK, Row};
+use super::backend::{Connection, Row, query};
 use super::error::{Error, damaged};
 use super::sql::{self, Columnar as _, blob, ms};
 use super::writer::Change;
@@ -89,12 +89,12 @@ impl Store {
     /// [`Error::Unavailable`] or [`Error::Damaged`].
     pub async fn parked(&self, filter: &ParkedFilter) -> Result<Vec<ParkedItem>, Error> {
         let mut connection = self.reader().await?;
-        let rows = sqlx::query(PARKED)
+        let rows = query(PARKED)
             .bind(filter.party.as_ref().map(PartyId::as_str))
             .bind(filter.tenant.as_ref().map(TenantId::as_str))
             .bind(ITEMS_MAX)
             .bind(filter.after.as_deref())
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await?;
         self.items(&mut connection, &rows).await
     }
@@ -166,9 +166,9 @@ impl Store {
     /// [`Error::Unavailable`].
     pub async fn parked_bytes(&self, party: &PartyId) -> Result<(u64, u64), Error> {
         let mut connection = self.reader().await?;
-        let row = sqlx::query(PARKED_BYTES)
+        let row = query(PARKED_BYTES)
             .bind(party.as_str())
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await?;
         let items = u64::try_from(row.value::<i64>("items")?).unwrap_or(0);
         let bytes = u64::try_from(row.value::<i64>("bytes")?).unwrap_or(0);
@@ -230,26 +230,22 @@ impl Change for Drop {
     type Output = u64;
 
     async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
-        use sqlx::Row as _;
-
         let rows = match &self.which {
             Which::Before(before) => {
-                sqlx::query(OLD)
+                query(OLD)
                     .bind(*before)
                     .bind(DROP_STEP)
                     .fetch_all(&mut *connection)
                     .await?
             }
-            Which::One(id) => {
-                sql::select_in(connection, ONE, std::slice::from_ref(id), ROW_LOCK).await?
-            }
+            Which::One(id) => sql::lock_in(connection, ONE, vec![id], " ORDER BY id").await?,
         };
         let mut ids = Vec::with_capacity(rows.len());
         for row in &rows {
-            ids.push(row.try_get::<String, _>("id")?);
-            sqlx::query(NOTE_DROPPED)
+            ids.push(row.get::<String>("id")?);
+            query(NOTE_DROPPED)
                 .bind(self.now)
-                .bind(row.try_get::<&str, _>("message_id")?)
+                .bind(row.get::<&str>("message_id")?)
                 .execute(&mut *connection)
                 .await?;
         }

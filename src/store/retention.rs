@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Store;
-use super::backend::Connection;
+use super::backend::{Connection, query};
 use super::error::Error;
 use super::sql::{self, ms};
 use super::writer::Change;
@@ -82,12 +82,11 @@ impl Change for DropPayloads {
     type Output = u64;
 
     async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
-        let removed = sqlx::query(DROP_PAYLOADS)
+        query(DROP_PAYLOADS)
             .bind(self.before)
             .bind(STEP)
             .execute(connection)
-            .await?;
-        Ok(removed.rows_affected())
+            .await
     }
 }
 
@@ -105,16 +104,14 @@ impl Change for DropReceipts {
     type Output = u64;
 
     async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
-        use sqlx::Row as _;
-
-        let rows = sqlx::query(OLD_RECEIPTS)
+        let rows = query(OLD_RECEIPTS)
             .bind(&self.before)
             .bind(STEP)
             .fetch_all(&mut *connection)
             .await?;
         let ids: Vec<String> = rows
             .iter()
-            .map(|row| row.try_get("id"))
+            .map(|row| row.get("id"))
             .collect::<Result<_, _>>()?;
         sql::change_in(connection, "DELETE FROM delivery WHERE message_id IN", &ids).await?;
         sql::change_in(connection, "DELETE FROM message WHERE id IN", &ids).await

@@ -7,10 +7,8 @@ use std::ops::Range;
 
 use jiff::Timestamp;
 use jiff::civil::{Date, date};
-use sqlx::query_builder::Separated;
-use sqlx::{Decode, Encode, QueryBuilder, Row as _, Type};
 
-use super::backend::{Connection, Db, MAX_BINDS, Row};
+use super::backend::{Connection, MAX_BINDS, Query, Readable, Row, Value, query};
 use super::error::Error;
 use crate::domain::KeyedHash;
 
@@ -19,13 +17,9 @@ pub(super) const LIST_MAX: usize = 1024;
 /// Most rows of one INSERT.
 const ROWS_MAX: usize = 256;
 
-/// A value that can be bound.
-pub(super) trait Bind: for<'q> Encode<'q, Db> + Type<Db> + Clone + Send {}
-impl<T: for<'q> Encode<'q, Db> + Type<Db> + Clone + Send> Bind for T {}
-
 /// Adds ` ($1, $2, …)`, padded with the last value.
-pub(super) fn push_list<V: Bind>(
-    query: &mut QueryBuilder<Db>,
+pub(super) fn push_list<V: Into<Value> + Clone>(
+    query: &mut Query,
     values: impl IntoIterator<Item = V>,
 ) {
     let mut values: Vec<V> = values.into_iter().collect();
@@ -33,7 +27,7 @@ pub(super) fn push_list<V: Bind>(
         values.resize(values.len().next_power_of_two(), last);
     }
     query.push(" (");
-    let mut list = query.separated(", ");
+    let mut list = Columns::new(query);
     for value in values {
         list.push_bind(value);
     }
@@ -41,7 +35,7 @@ pub(super) fn push_list<V: Bind>(
 }
 
 /// The rows of `head (values) tail`, in steps of [`LIST_MAX`] values.
-pub(super) async fn select_in<V: Bind>(
+pub(super) async fn select_in<V: Into<Value> + Clone>(
     connection: &mut Connection,
     head: &'static str,
     values: &[V],
@@ -49,35 +43,75 @@ pub(super) async fn select_in<V: Bind>(
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut rows = Vec::new();
     for values in values.chunks(LIST_MAX) {
-        let mut query = QueryBuilder::new(head);
+        let mut query = query(head);
         push_list(&mut query, values.iter().cloned());
         query.push(tail);
-        rows.extend(query.build().fetch_all(&mut *connection).await?);
+        rows.extend(query.fetch_all(&mut *connection).await?);
+    }
+    Ok(rows)
+}
+
+/// The rows of `head (values)`, which this transaction will change and nobody
+/// else until it ends. `order` is an ORDER BY. All transactions lock in the same order, so that two
+/// do not wait for each other.
+pub(super) async fn lock_in<V: Into<Value> + Ord + Clone>(
+    connection: &mut Connection,
+    head: &'static str,
+    mut values: Vec<V>,
+    order: &'static str,
+) -> Result<Vec<Row>, sqlx::Error> {
+    values.sort_unstable();
+    values.dedup();
+    let lock = connection.row_lock();
+    let mut rows = Vec::new();
+    for values in values.chunks(LIST_MAX) {
+        let mut query = query(head);
+        push_list(&mut query, values.iter().cloned());
+        query.push(order).push(lock);
+        rows.extend(query.fetch_all(&mut *connection).await?);
     }
     Ok(rows)
 }
 
 /// Runs `head (values)`, in steps of [`LIST_MAX`] values, and counts rows.
-pub(super) async fn change_in<V: Bind>(
+pub(super) async fn change_in<V: Into<Value> + Clone>(
     connection: &mut Connection,
     head: &'static str,
     values: &[V],
 ) -> Result<u64, sqlx::Error> {
     let mut changed = 0;
     for values in values.chunks(LIST_MAX) {
-        let mut query = QueryBuilder::new(head);
+        let mut query = query(head);
         push_list(&mut query, values.iter().cloned());
-        changed += query
-            .build()
-            .execute(&mut *connection)
-            .await?
-            .rows_affected();
+        changed += query.execute(&mut *connection).await?;
     }
     Ok(changed)
 }
 
-/// Where the columns of one row are bound.
-pub(super) type Columns<'a> = Separated<'a, Db, &'static str>;
+/// Where the columns of one row, or the values of a list, are bound.
+pub(super) struct Columns<'q> {
+    query: &'q mut Query,
+    is_first: bool,
+}
+
+impl<'q> Columns<'q> {
+    fn new(query: &'q mut Query) -> Self {
+        Self {
+            query,
+            is_first: true,
+        }
+    }
+
+    /// Binds the next column.
+    pub(super) fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
+        if !self.is_first {
+            self.query.push(", ");
+        }
+        self.is_first = false;
+        self.query.push_bind(value);
+        self
+    }
+}
 
 /// An INSERT of many rows.
 pub(super) struct Insert {
@@ -98,11 +132,8 @@ impl Insert {
         bind: impl Fn(&mut Columns<'_>, &T) + Send + Sync,
     ) -> Result<(), sqlx::Error> {
         for range in self.steps(rows.len()) {
-            let mut query = QueryBuilder::new(self.head);
             let step = rows.get(range).unwrap_or_default();
-            query.push_values(step, |mut columns, row| bind(&mut columns, row));
-            query.push(self.tail);
-            query.build().execute(&mut *connection).await?;
+            self.query(step, &bind).execute(&mut *connection).await?;
         }
         Ok(())
     }
@@ -116,13 +147,23 @@ impl Insert {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let mut returned = Vec::new();
         for range in self.steps(rows.len()) {
-            let mut query = QueryBuilder::new(self.head);
             let step = rows.get(range).unwrap_or_default();
-            query.push_values(step, |mut columns, row| bind(&mut columns, row));
-            query.push(self.tail);
-            returned.extend(query.build().fetch_all(&mut *connection).await?);
+            let insert = self.query(step, &bind);
+            returned.extend(insert.fetch_all(&mut *connection).await?);
         }
         Ok(returned)
+    }
+
+    fn query<T>(&self, rows: &[T], bind: impl Fn(&mut Columns<'_>, &T)) -> Query {
+        let mut insert = query(self.head);
+        insert.push("VALUES ");
+        for (at, row) in rows.iter().enumerate() {
+            insert.push(if at == 0 { "(" } else { ", (" });
+            bind(&mut Columns::new(&mut insert), row);
+            insert.push(")");
+        }
+        insert.push(self.tail);
+        insert
     }
 
     /// Cuts `len` rows into round numbers that fit one statement each.
@@ -169,7 +210,7 @@ pub(super) fn to_day(number: i64) -> Option<Date> {
 /// Reads columns of a row by name.
 pub(super) trait Columnar {
     /// Any value that the driver knows.
-    fn value<'r, T: Decode<'r, Db> + Type<Db>>(&'r self, column: &str) -> Result<T, Error>;
+    fn value<'r, T: Readable<'r>>(&'r self, column: &str) -> Result<T, Error>;
 
     /// A moment.
     fn moment(&self, column: &str) -> Result<Timestamp, Error> {
@@ -195,8 +236,8 @@ pub(super) trait Columnar {
 }
 
 impl Columnar for Row {
-    fn value<'r, T: Decode<'r, Db> + Type<Db>>(&'r self, column: &str) -> Result<T, Error> {
-        self.try_get(column).map_err(Error::from)
+    fn value<'r, T: Readable<'r>>(&'r self, column: &str) -> Result<T, Error> {
+        self.get(column).map_err(Error::from)
     }
 }
 

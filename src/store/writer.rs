@@ -13,15 +13,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use sqlx::Connection as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::accept;
 use super::acceptance::Prepared;
-use super::backend::{BEGIN, Backend, Connection};
-use super::bells::Bells;
-use super::error::{Cause, Error, is_about_data};
+use super::backend::{Backend, Connection};
+use super::bells::{Bells, Rings};
+use super::error::{Cause, Error, is_about_data, is_about_others};
 
 /// Most jobs of one transaction.
 const BATCH_JOBS: usize = 512;
@@ -29,6 +29,13 @@ const BATCH_JOBS: usize = 512;
 const QUEUE_JOBS: usize = 4096;
 /// How much may wait, in KiB. A larger job goes only when nothing else waits.
 const QUEUE_KIB: usize = 512 * 1024;
+
+/// How often a batch is written again that another node stood in the way of.
+const AGAIN: u32 = 5;
+/// How long one transaction may take before its connection counts as dead.
+const LONGEST: Duration = Duration::from_secs(45);
+/// How long to wait for a dead connection to go.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One change of the database, with what it found as output.
 ///
@@ -45,8 +52,8 @@ pub(super) trait Change: Send + Sync + 'static {
         connection: &mut Connection,
     ) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 
-    /// Wakes those who wait for it, after COMMIT.
-    fn ring(&self, _output: &Self::Output, _bells: &Bells) {}
+    /// Notes who is to be woken after COMMIT.
+    fn ring(&self, _output: &Self::Output, _rings: &mut Rings) {}
 }
 
 type Ran<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
@@ -54,7 +61,8 @@ type Ran<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>
 /// A [`Change`] with its type hidden.
 trait Step: Send {
     fn run<'a>(&'a mut self, connection: &'a mut Connection) -> Ran<'a>;
-    fn settle(self: Box<Self>, written: Result<(), Error>, bells: &Bells);
+    fn ring(&self, rings: &mut Rings);
+    fn settle(self: Box<Self>, written: Result<(), Error>);
     fn is_awaited(&self) -> bool;
 }
 
@@ -72,19 +80,17 @@ impl<C: Change> Step for Request<C> {
         })
     }
 
-    fn settle(self: Box<Self>, written: Result<(), Error>, bells: &Bells) {
-        let Request {
-            change,
-            output,
-            answer,
-        } = *self;
-        let output = output.ok_or(Error::Unavailable(Cause::Driver));
-        let result = written.and(output);
-        if let Ok(output) = &result {
-            change.ring(output, bells);
+    fn ring(&self, rings: &mut Rings) {
+        if let Some(output) = &self.output {
+            self.change.ring(output, rings);
         }
+    }
+
+    fn settle(self: Box<Self>, written: Result<(), Error>) {
+        let Request { output, answer, .. } = *self;
+        let output = output.ok_or(Error::Unavailable(Cause::Driver));
         // Whoever asked may have gone; the change stands.
-        drop(answer.send(result));
+        drop(answer.send(written.and(output)));
     }
 
     fn is_awaited(&self) -> bool {
@@ -112,7 +118,13 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the task on the current runtime. It ends when the last handle
     /// is gone and everything that waits is written.
-    pub(super) fn start(backend: Backend, connection: Connection, bells: Arc<Bells>) -> Self {
+    /// `node` signs what it tells other nodes.
+    pub(super) fn start(
+        backend: Backend,
+        connection: Connection,
+        bells: Arc<Bells>,
+        node: Arc<str>,
+    ) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let failing = Arc::new(AtomicBool::new(false));
         let task = Task {
@@ -120,6 +132,7 @@ impl Writer {
             connection: Some(connection),
             bells,
             failing: Arc::clone(&failing),
+            node,
         };
         tokio::spawn(task.serve(jobs));
         Self {
@@ -199,26 +212,41 @@ impl Batch {
         self.accepts.len() + self.steps.len()
     }
 
-    async fn write(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
-        let mut transaction = connection.begin_with(BEGIN).await?;
-        let written = async {
-            accept::write(&mut transaction, &mut self.accepts).await?;
-            for step in &mut self.steps {
-                step.run(&mut transaction).await?;
-            }
-            Ok(())
-        }
-        .await;
+    /// Writes all of it in one transaction, and gives what to ring.
+    async fn write(
+        &mut self,
+        connection: &mut Connection,
+        node: &str,
+    ) -> Result<Rings, sqlx::Error> {
+        connection.begin().await?;
+        let written = self.run(connection, node).await;
         match written {
-            Ok(()) => transaction.commit().await,
-            Err(cause) if is_about_data(&cause) => {
-                transaction.rollback().await?;
+            Ok(rings) => {
+                connection.commit().await?;
+                Ok(rings)
+            }
+            Err(cause) if is_about_data(&cause) || is_about_others(&cause) => {
+                connection.rollback().await?;
                 Err(cause)
             }
             // The database may have rolled back by itself. Its connection is
             // closed in any case, which undoes what is left.
             Err(cause) => Err(cause),
         }
+    }
+
+    async fn run(&mut self, connection: &mut Connection, node: &str) -> Result<Rings, sqlx::Error> {
+        accept::write(connection, &mut self.accepts).await?;
+        for step in &mut self.steps {
+            step.run(connection).await?;
+        }
+        let mut rings = Rings::default();
+        self.accepts.iter().for_each(|job| job.ring(&mut rings));
+        self.steps.iter().for_each(|step| step.ring(&mut rings));
+        for news in rings.news(node) {
+            connection.notify(news).await?;
+        }
+        Ok(rings)
     }
 
     /// The same jobs, each in a batch of its own.
@@ -234,12 +262,12 @@ impl Batch {
         accepts.chain(steps)
     }
 
-    fn settle(self, written: &Result<(), Error>, bells: &Bells) {
+    fn settle(self, written: &Result<(), Error>) {
         for job in self.accepts {
-            job.settle(written.clone(), bells);
+            job.settle(written.clone());
         }
         for step in self.steps {
-            step.settle(written.clone(), bells);
+            step.settle(written.clone());
         }
     }
 }
@@ -249,6 +277,8 @@ struct Task {
     connection: Option<Connection>,
     bells: Arc<Bells>,
     failing: Arc<AtomicBool>,
+    /// Signs what other nodes are told.
+    node: Arc<str>,
 }
 
 impl Task {
@@ -295,18 +325,33 @@ impl Task {
         }
     }
 
+    /// Writes a batch, again when another node stood in its way, and rings.
     async fn attempt(&mut self, batch: &mut Batch) -> Result<(), sqlx::Error> {
+        let mut written = self.attempt_once(batch).await;
+        for _ in 0..AGAIN {
+            match &written {
+                Err(cause) if is_about_others(cause) => written = self.attempt_once(batch).await,
+                _ => break,
+            }
+        }
+        written.map(|rings| self.bells.ring(&rings))
+    }
+
+    async fn attempt_once(&mut self, batch: &mut Batch) -> Result<Rings, sqlx::Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.backend.writer().await?),
         };
-        let written = batch.write(connection).await;
+        let written = tokio::time::timeout(LONGEST, batch.write(connection, &self.node)).await;
+        let written = written.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if let Err(cause) = &written
             && !is_about_data(cause)
+            && !is_about_others(cause)
         {
             // Whatever state it is in, the next batch starts on a new one.
             if let Some(connection) = self.connection.take() {
-                drop(connection.close_hard().await);
+                let goodbye = connection.close_hard();
+                drop(tokio::time::timeout(GOODBYE, goodbye).await);
             }
         }
         written
@@ -326,6 +371,6 @@ impl Task {
             Ok(()) if failed_before => tracing::info!("The database takes writes again"),
             _ => {}
         }
-        batch.settle(&written, &self.bells);
+        batch.settle(&written);
     }
 }

@@ -5,8 +5,6 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use sqlx::Connection as _;
-
 use super::*;
 
 const CHILD: &str = "store::tests::faults::a_child_that_accepts_until_it_is_killed";
@@ -14,16 +12,26 @@ const CHILD_FOLDER: &str = "SIVI_TEST_CHILD_FOLDER";
 
 /// A second connection to the same file, as another process has it.
 async fn stranger(place: &TestPlace) -> Connection {
-    Backend::new(&place.url(), BUSY).writer().await.unwrap()
+    Backend::new(&place.url(), BUSY, place.clock.clone())
+        .writer()
+        .await
+        .unwrap()
 }
 
 async fn execute(connection: &mut Connection, statement: &'static str) {
-    sqlx::query(statement).execute(connection).await.unwrap();
+    query(statement).execute(connection).await.unwrap();
 }
 
 async fn number(connection: &mut Connection, statement: &'static str) -> i64 {
-    let number = sqlx::query_scalar(statement).fetch_one(connection).await;
-    number.unwrap()
+    let row = query(statement).fetch_one(connection).await.unwrap();
+    row.get("number").unwrap()
+}
+
+async fn pragma(connection: &mut Connection, name: &'static str) -> i64 {
+    let mut pragma = query("PRAGMA ");
+    pragma.push(name);
+    let row = pragma.fetch_one(connection).await.unwrap();
+    row.get(name).unwrap()
 }
 
 /// Not a test: [`what_was_answered_survives_a_kill`] runs it as a process.
@@ -86,15 +94,15 @@ async fn what_was_answered_survives_a_kill() {
         assert_eq!(receipt.unwrap().deliveries.len(), 1, "{id} of {cut:?}");
     }
     let mut connection = stranger(&place).await;
-    let check: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(check, "ok");
-    let messages = number(&mut connection, "SELECT COUNT(*) FROM message").await;
-    let payloads = number(&mut connection, "SELECT COUNT(*) FROM payload").await;
+    let check = query("PRAGMA integrity_check").fetch_one(&mut connection);
+    assert_eq!(
+        check.await.unwrap().get::<&str>("integrity_check").unwrap(),
+        "ok"
+    );
+    let messages = number(&mut connection, "SELECT COUNT(*) AS number FROM message").await;
+    let payloads = number(&mut connection, "SELECT COUNT(*) AS number FROM payload").await;
     assert_eq!(messages, payloads, "half a message was written");
-    let deliveries = "SELECT COUNT(DISTINCT sequence) FROM delivery";
+    let deliveries = "SELECT COUNT(DISTINCT sequence) AS number FROM delivery";
     assert_eq!(messages, number(&mut connection, deliveries).await);
 }
 
@@ -127,7 +135,7 @@ async fn what_was_taken_in_is_written_although_nobody_waits() {
 #[tokio::test]
 async fn a_full_disk_refuses_and_recovers() {
     let place = TestPlace::sqlite();
-    let backend = Backend::new(&place.url(), BUSY).with_pages_at_most(300);
+    let backend = Backend::new(&place.url(), BUSY, place.clock.clone()).with_pages_at_most(300);
     let store = Store::start(backend, keys(), place.clock.clone())
         .await
         .unwrap();
@@ -147,7 +155,7 @@ async fn a_full_disk_refuses_and_recovers() {
         panic!("{refused}");
     };
     assert!(cause.to_string().contains("full"), "{cause}");
-    assert_eq!(lease_ids(&store, 100, place.now()).await.len(), accepted);
+    assert_eq!(lease_ids(&store, 100).await.len(), accepted);
 
     let mut connection = stranger(&place).await;
     execute(&mut connection, "DELETE FROM payload").await;
@@ -160,7 +168,7 @@ async fn a_full_disk_refuses_and_recovers() {
 #[tokio::test]
 async fn a_locked_database_refuses_and_recovers() {
     let place = TestPlace::sqlite();
-    let backend = Backend::new(&place.url(), Duration::from_millis(50));
+    let backend = Backend::new(&place.url(), Duration::from_millis(50), place.clock.clone());
     let store = Store::start(backend, keys(), place.clock.clone())
         .await
         .unwrap();
@@ -182,7 +190,7 @@ async fn a_locked_database_refuses_and_recovers() {
     store.accept(acceptance("m2")).await.unwrap();
 }
 
-const BEGIN_EXCLUSIVELY: &str = backend::BEGIN;
+const BEGIN_EXCLUSIVELY: &str = "BEGIN IMMEDIATE";
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once_and_keeps_what_it_took() {
@@ -261,7 +269,7 @@ async fn an_exchanged_payload_is_given_up_and_holds_up_nobody() {
     let exchange = "UPDATE payload SET sealed =
         (SELECT sealed FROM payload WHERE delivery_id = 'r2') WHERE delivery_id = 'r1'";
     execute(&mut connection, exchange).await;
-    assert_eq!(lease_ids(&store, 10, place.now()).await, ["r2", "r3"]);
+    assert_eq!(lease_ids(&store, 10).await, ["r2", "r3"]);
     let backlog = store.backlog(place.now()).await.unwrap();
     assert_eq!((backlog[0].leased, backlog[0].dead), (2, 1));
     let hour = Duration::from_hours(1);
@@ -295,7 +303,7 @@ async fn an_error_repeats_no_value() {
 async fn the_files_hold_no_readable_value() {
     let place = TestPlace::sqlite();
     let store = place.open().await;
-    plant(&store, &place).await;
+    plant(&store).await;
     assert_no_trace(&place);
     store.close().await;
     assert_no_trace(&place);
@@ -311,7 +319,7 @@ const PLANTED: [&str; 7] = [
     "Wrknmr[17]",
 ];
 
-async fn plant(store: &Store, place: &TestPlace) {
+async fn plant(store: &Store) {
     for n in 0..200 {
         let mut one = acceptance(&format!("m{n}"));
         one.message.reference = "GEHEIM-REFERENTIE".into();
@@ -332,14 +340,10 @@ async fn plant(store: &Store, place: &TestPlace) {
         store.accept(one).await.unwrap();
     }
     let arbo = party("arbo");
-    let leased = store
-        .lease(&arbo, false, 100, SECONDS(60), place.now())
-        .await;
+    let leased = store.lease(&arbo, false, 100, SECONDS(60)).await;
     for one in leased.unwrap().into_iter().take(50) {
         let reason = "afgewezen-omdat VandenBerg";
-        let rejected = store
-            .reject(&arbo, &one.id, &one.lease, "c", reason, place.now())
-            .await;
+        let rejected = store.reject(&arbo, &one.id, &one.lease, "c", reason).await;
         rejected.unwrap();
     }
 }
@@ -387,8 +391,8 @@ async fn a_writer_syncs_and_wipes() {
     let place = TestPlace::sqlite();
     place.open().await;
     let mut connection = stranger(&place).await;
-    assert_eq!(number(&mut connection, "PRAGMA synchronous").await, 2);
-    assert_eq!(number(&mut connection, "PRAGMA secure_delete").await, 1);
-    assert_eq!(number(&mut connection, "PRAGMA foreign_keys").await, 1);
+    assert_eq!(pragma(&mut connection, "synchronous").await, 2);
+    assert_eq!(pragma(&mut connection, "secure_delete").await, 1);
+    assert_eq!(pragma(&mut connection, "foreign_keys").await, 1);
     connection.close().await.unwrap();
 }

@@ -6,9 +6,9 @@ fn arbo() -> PartyId {
     party("arbo")
 }
 
-async fn lease(store: &Store, limit: usize, now: Timestamp) -> Vec<Leased> {
+async fn lease(store: &Store, limit: usize) -> Vec<Leased> {
     let arbo = arbo();
-    let leased = store.lease(&arbo, false, limit, SECONDS(60), now).await;
+    let leased = store.lease(&arbo, false, limit, SECONDS(60)).await;
     leased.unwrap()
 }
 
@@ -16,19 +16,19 @@ on_both! {
     async fn a_leased_message_is_hidden_until_its_time_runs_out(place: Place) {
         let store = place.open().await;
         accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
-        let first = lease(&store, 10, place.now()).await.pop().unwrap();
+        let first = lease(&store, 10).await.pop().unwrap();
         assert_eq!((first.attempt, &**first.xml), (1, b"<r>r1</r>".as_slice()));
         assert_eq!(first.lease_until, place.now() + SECONDS(60));
         assert_eq!(first.tenant.as_str(), "bakkerij");
 
         place.clock.advance(Duration::from_millis(59_999));
-        assert!(lease(&store, 10, place.now()).await.is_empty());
+        assert!(lease(&store, 10).await.is_empty());
         let stored = store.message(&party("adp"), "m1").await.unwrap().unwrap();
         assert_eq!(stored.deliveries[0].state, DeliveryState::Leased);
         place.clock.advance(Duration::from_millis(1));
         let stored = store.message(&party("adp"), "m1").await.unwrap().unwrap();
         assert_eq!(stored.deliveries[0].state, DeliveryState::Offered);
-        let second = lease(&store, 10, place.now()).await.pop().unwrap();
+        let second = lease(&store, 10).await.pop().unwrap();
         assert_eq!((second.attempt, second.id.as_str()), (2, "r1"));
         assert_ne!(first.lease, second.lease);
     }
@@ -38,11 +38,11 @@ on_both! {
         for (id, cases) in [("r1", "a"), ("r2", "b"), ("r3", "a"), ("r4", "")] {
             accept_releases(&store, id, vec![to_arbo(id, cases)]).await;
         }
-        assert_eq!(lease_ids(&store, 1, place.now()).await, ["r1"]);
+        assert_eq!(lease_ids(&store, 1).await, ["r1"]);
         // r3 shares its case with r1, which is out.
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r2", "r4"]);
-        ack_ids(&store, &["r1"], place.now()).await;
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r3"]);
+        assert_eq!(lease_ids(&store, 10).await, ["r2", "r4"]);
+        ack_ids(&store, &["r1"]).await;
+        assert_eq!(lease_ids(&store, 10).await, ["r3"]);
     }
 
     async fn several_reports_of_one_case_may_come_together(place: Place) {
@@ -50,8 +50,8 @@ on_both! {
         for id in ["r1", "r2", "r3"] {
             accept_releases(&store, id, vec![to_arbo(id, "a")]).await;
         }
-        assert_eq!(lease_ids(&store, 2, place.now()).await, ["r1", "r2"]);
-        assert!(lease_ids(&store, 2, place.now()).await.is_empty());
+        assert_eq!(lease_ids(&store, 2).await, ["r1", "r2"]);
+        assert!(lease_ids(&store, 2).await.is_empty());
     }
 
     async fn what_waits_holds_up_what_shares_a_case_with_it(place: Place) {
@@ -60,10 +60,10 @@ on_both! {
         for (id, cases) in [("r1", "a"), ("r2", "ab"), ("r3", "bc"), ("r4", "c"), ("r5", "d")] {
             accept_releases(&store, id, vec![to_arbo(id, cases)]).await;
         }
-        assert_eq!(lease_ids(&store, 1, place.now()).await, ["r1"]);
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r5"]);
-        ack_ids(&store, &["r1"], place.now()).await;
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r2", "r3", "r4"]);
+        assert_eq!(lease_ids(&store, 1).await, ["r1"]);
+        assert_eq!(lease_ids(&store, 10).await, ["r5"]);
+        ack_ids(&store, &["r1"]).await;
+        assert_eq!(lease_ids(&store, 10).await, ["r2", "r3", "r4"]);
     }
 
     async fn an_earlier_report_is_not_held_up_by_a_later_one(place: Place) {
@@ -71,14 +71,14 @@ on_both! {
         for id in ["r1", "r2"] {
             accept_releases(&store, id, vec![to_arbo(id, "a")]).await;
         }
-        let both = lease(&store, 10, place.now()).await;
+        let both = lease(&store, 10).await;
         place.clock.advance(SECONDS(30));
         let extended = store
-            .extend(&arbo(), "r2", &both[1].lease, SECONDS(60), place.now())
+            .extend(&arbo(), "r2", &both[1].lease, SECONDS(60))
             .await;
         assert_eq!(extended, Ok(place.now() + SECONDS(60)));
         place.clock.advance(SECONDS(30));
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r1"]);
+        assert_eq!(lease_ids(&store, 10).await, ["r1"]);
     }
 
     async fn parties_and_kinds_of_traffic_have_inboxes_of_their_own(place: Place) {
@@ -86,23 +86,23 @@ on_both! {
         let other = release("r3", "bedrijfsarts-1", false, &[hash("a")], b"<r/>");
         let test = release("r2", "arbo", true, &[hash("a")], b"<r/>");
         accept_releases(&store, "m1", vec![to_arbo("r1", "a"), test, other]).await;
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r1"]);
-        let test = store.lease(&arbo(), true, 10, SECONDS(60), place.now()).await.unwrap();
+        assert_eq!(lease_ids(&store, 10).await, ["r1"]);
+        let test = store.lease(&arbo(), true, 10, SECONDS(60)).await.unwrap();
         assert_eq!((test.len(), test[0].id.as_str(), test[0].test), (1, "r2", true));
         // Handed out, but to somebody else.
         let doctor = party("bedrijfsarts-1");
-        let theirs = store.lease(&doctor, false, 1, SECONDS(60), place.now()).await.unwrap();
+        let theirs = store.lease(&doctor, false, 1, SECONDS(60)).await.unwrap();
         assert_eq!(theirs[0].id, "r3");
-        let acked = ack_ids(&store, &["r1", "r3", "none"], place.now()).await;
+        let acked = ack_ids(&store, &["r1", "r3", "none"]).await;
         assert_eq!(acked.acknowledged, ["r1"]);
         assert_eq!(acked.unknown, ["r3", "none"]);
         let token = &theirs[0].lease;
         let with_token = [("r3".to_owned(), Some(token.clone()))];
-        let acked = store.ack(&arbo(), &with_token, place.now()).await.unwrap();
+        let acked = store.ack(&arbo(), &with_token).await.unwrap();
         assert_eq!(acked.unknown, ["r3"]);
-        let rejected = store.reject(&arbo(), "r3", token, "c", "", place.now()).await;
+        let rejected = store.reject(&arbo(), "r3", token, "c", "").await;
         assert_eq!(rejected, Err(InboxError::Unknown));
-        let extended = store.extend(&arbo(), "r3", token, SECONDS(60), place.now()).await;
+        let extended = store.extend(&arbo(), "r3", token, SECONDS(60)).await;
         assert_eq!(extended, Err(InboxError::Unknown));
         let replay = store.payload(&arbo(), "r3", place.now(), SECONDS(60)).await;
         assert!(replay.unwrap().is_none());
@@ -112,23 +112,23 @@ on_both! {
         let store = place.open().await;
         accept_releases(&store, "m1", vec![to_arbo("r1", "a"), to_arbo("r2", "b")]).await;
         // Never handed out: cannot have been taken over.
-        assert_eq!(ack_ids(&store, &["r1"], place.now()).await.unknown, ["r1"]);
-        let old = lease(&store, 10, place.now()).await;
+        assert_eq!(ack_ids(&store, &["r1"]).await.unknown, ["r1"]);
+        let old = lease(&store, 10).await;
         place.clock.advance(SECONDS(61));
-        let new = lease(&store, 10, place.now()).await;
+        let new = lease(&store, 10).await;
         let with = |id: &str, lease: &Leased| vec![(id.to_owned(), Some(lease.lease.clone()))];
 
         // The old lease was taken over by a new one; the bare id still counts.
-        let acked = store.ack(&arbo(), &with("r1", &old[0]), place.now()).await.unwrap();
+        let acked = store.ack(&arbo(), &with("r1", &old[0])).await.unwrap();
         assert_eq!(acked.unknown, ["r1"]);
-        assert_eq!(ack_ids(&store, &["r1"], place.now()).await.acknowledged, ["r1"]);
-        assert_eq!(ack_ids(&store, &["r1"], place.now()).await.acknowledged, ["r1"]);
+        assert_eq!(ack_ids(&store, &["r1"]).await.acknowledged, ["r1"]);
+        assert_eq!(ack_ids(&store, &["r1"]).await.acknowledged, ["r1"]);
 
         // A lease that ran out is the current one until somebody takes over.
         place.clock.advance(SECONDS(61));
-        let acked = store.ack(&arbo(), &with("r2", &new[1]), place.now()).await.unwrap();
+        let acked = store.ack(&arbo(), &with("r2", &new[1])).await.unwrap();
         assert_eq!(acked.acknowledged, ["r2"]);
-        assert!(lease_ids(&store, 10, place.now()).await.is_empty());
+        assert!(lease_ids(&store, 10).await.is_empty());
         let stored = store.message(&party("adp"), "m1").await.unwrap().unwrap();
         assert!(stored.deliveries.iter().all(|d| d.state == DeliveryState::TakenOver));
     }
@@ -138,19 +138,19 @@ on_both! {
         for id in ["r1", "r2"] {
             accept_releases(&store, id, vec![to_arbo(id, "a")]).await;
         }
-        let first = lease(&store, 1, place.now()).await.pop().unwrap();
-        let wrong = store.reject(&arbo(), "r1", "wrong", "c", "", place.now()).await;
+        let first = lease(&store, 1).await.pop().unwrap();
+        let wrong = store.reject(&arbo(), "r1", "wrong", "c", "").await;
         assert_eq!(wrong, Err(InboxError::LeaseLost));
         let arbo = arbo();
-        let bury = || store.reject(&arbo, "r1", &first.lease, "who", "wie?", place.now());
+        let bury = || store.reject(&arbo, "r1", &first.lease, "who", "wie?");
         assert_eq!(bury().await, Ok(()));
         assert_eq!(bury().await, Err(InboxError::LeaseLost));
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r2"]);
+        assert_eq!(lease_ids(&store, 10).await, ["r2"]);
         let stored = store.message(&party("adp"), "r1").await.unwrap().unwrap();
         assert_eq!(stored.deliveries[0].state, DeliveryState::Dead);
         let backlog = store.backlog(place.now()).await.unwrap();
         assert_eq!((backlog[0].due, backlog[0].leased, backlog[0].dead), (0, 1, 1));
-        let late = ack_ids(&store, &["r1"], place.now()).await;
+        let late = ack_ids(&store, &["r1"]).await;
         assert_eq!(late.unknown, ["r1"], "a dead letter waits for a person");
     }
 
@@ -159,10 +159,10 @@ on_both! {
         accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
         let mut times = vec![place.now()];
         place.clock.advance(SECONDS(1));
-        lease(&store, 1, place.now()).await;
+        lease(&store, 1).await;
         times.push(place.now());
         place.clock.advance(SECONDS(1));
-        ack_ids(&store, &["r1"], place.now()).await;
+        ack_ids(&store, &["r1"]).await;
         times.push(place.now());
         let stored = store.message(&party("adp"), "m1").await.unwrap().unwrap();
         let states = [DeliveryState::Offered, DeliveryState::Leased, DeliveryState::TakenOver];
@@ -175,20 +175,19 @@ on_both! {
     async fn extending_needs_the_current_lease(place: Place) {
         let store = place.open().await;
         accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
-        let old = lease(&store, 1, place.now()).await.pop().unwrap();
+        let old = lease(&store, 1).await.pop().unwrap();
         let extend = |token: String| {
             let store = store.clone();
-            let now = place.now();
-            async move { store.extend(&arbo(), "r1", &token, SECONDS(100), now).await }
+            async move { store.extend(&arbo(), "r1", &token, SECONDS(100)).await }
         };
         assert_eq!(extend("wrong".into()).await, Err(InboxError::LeaseLost));
         assert!(extend(old.lease.clone()).await.is_ok());
         place.clock.advance(SECONDS(99));
-        assert!(lease(&store, 1, place.now()).await.is_empty());
+        assert!(lease(&store, 1).await.is_empty());
         place.clock.advance(SECONDS(1));
-        let new = lease(&store, 1, place.now()).await.pop().unwrap();
+        let new = lease(&store, 1).await.pop().unwrap();
         assert_eq!(extend(old.lease).await, Err(InboxError::LeaseLost));
-        ack_ids(&store, &["r1"], place.now()).await;
+        ack_ids(&store, &["r1"]).await;
         assert_eq!(extend(new.lease).await, Err(InboxError::LeaseLost));
     }
 
@@ -196,8 +195,8 @@ on_both! {
         let store = place.open().await;
         let week = Duration::from_hours(7 * 24);
         accept_releases(&store, "m1", vec![to_arbo("r1", "a"), to_arbo("r2", "a")]).await;
-        lease(&store, 1, place.now()).await;
-        ack_ids(&store, &["r1"], place.now()).await;
+        lease(&store, 1).await;
+        ack_ids(&store, &["r1"]).await;
         place.clock.advance(week);
         let again = store.payload(&arbo(), "r1", place.now(), week).await.unwrap();
         assert_eq!(&**again.unwrap().xml, b"<r>r1</r>".as_slice());
@@ -212,7 +211,7 @@ on_both! {
         let feed = store.feed(&arbo(), false, 0, 10, place.now(), week).await.unwrap();
         assert_eq!(feed.len(), 1);
         // The feed hands nothing out.
-        assert_eq!(lease_ids(&store, 10, place.now()).await, ["r2"]);
+        assert_eq!(lease_ids(&store, 10).await, ["r2"]);
     }
 
     async fn an_answer_stays_within_its_bytes(place: Place) {
@@ -226,8 +225,8 @@ on_both! {
         let feed = store.feed(&arbo(), false, 0, 10, place.now(), week).await.unwrap();
         assert_eq!(feed.len(), 1);
         for id in ["r1", "r2", "r3"] {
-            assert_eq!(lease_ids(&store, 10, place.now()).await, [id]);
-            ack_ids(&store, &[id], place.now()).await;
+            assert_eq!(lease_ids(&store, 10).await, [id]);
+            ack_ids(&store, &[id]).await;
         }
     }
 
@@ -238,7 +237,7 @@ on_both! {
         accept_releases(&store, "m1", releases).await;
         let mut got = Vec::new();
         for _ in 0..4 {
-            got.extend(lease_ids(&store, 400, place.now()).await);
+            got.extend(lease_ids(&store, 400).await);
         }
         assert_eq!(got, ids);
     }
@@ -247,21 +246,21 @@ on_both! {
         let store = place.open().await;
         let mut bell = store.watch(&arbo(), false);
         let other = store.watch(&arbo(), true);
-        assert!(lease_ids(&store, 1, place.now()).await.is_empty());
+        assert!(lease_ids(&store, 1).await.is_empty());
         accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
         tokio::time::timeout(SECONDS(5), bell.changed()).await.unwrap().unwrap();
         accept_releases(&store, "m2", vec![to_arbo("r2", "a")]).await;
         bell.mark_unchanged();
-        assert_eq!(lease_ids(&store, 1, place.now()).await, ["r1"]);
+        assert_eq!(lease_ids(&store, 1).await, ["r1"]);
 
         // Somebody else finds r2 held back, and is woken when r1 is done.
-        assert!(lease_ids(&store, 1, place.now()).await.is_empty());
+        assert!(lease_ids(&store, 1).await.is_empty());
         assert!(!bell.has_changed().unwrap());
-        ack_ids(&store, &["r1"], place.now()).await;
+        ack_ids(&store, &["r1"]).await;
         assert!(bell.has_changed().unwrap());
         bell.mark_unchanged();
-        assert_eq!(lease_ids(&store, 1, place.now()).await, ["r2"]);
-        ack_ids(&store, &["r2"], place.now()).await;
+        assert_eq!(lease_ids(&store, 1).await, ["r2"]);
+        ack_ids(&store, &["r2"]).await;
         assert!(!bell.has_changed().unwrap());
         assert!(!other.has_changed().unwrap());
     }
@@ -271,12 +270,11 @@ on_both! {
         let store = place.open().await;
         let reader = {
             let store = store.clone();
-            let now = place.now();
             tokio::spawn(async move {
                 let mut bell = store.watch(&arbo(), false);
                 let mut got = 0;
                 while got < MESSAGES {
-                    let count = lease_ids(&store, 10, now).await.len();
+                    let count = lease_ids(&store, 10).await.len();
                     got += count;
                     if count == 0 {
                         bell.changed().await.unwrap();

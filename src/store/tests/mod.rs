@@ -5,6 +5,7 @@ mod faults;
 mod inbox;
 mod model;
 mod records;
+mod schemas;
 mod speed;
 
 use std::sync::LazyLock;
@@ -19,8 +20,7 @@ use crate::policy::testing::{parked, release};
 use crate::policy::{CaseEntry, CaseKey, CaseState, LedgerChange, Release, Withheld};
 use crate::seal::SECRET_LEN;
 
-/// Runs a test body on each database: `SQLite`, and `PostgreSQL` once it is
-/// there.
+/// Runs a test body on each database.
 macro_rules! on_both {
     ($($(#[doc = $doc:literal])* async fn $name:ident($place:ident: Place) $body:block)+) => { $(
         mod $name {
@@ -33,27 +33,45 @@ macro_rules! on_both {
             async fn sqlite() {
                 body(super::super::TestPlace::sqlite()).await;
             }
+
+            #[tokio::test]
+            async fn postgres() {
+                body(super::super::TestPlace::postgres().await).await;
+            }
         }
     )+ };
 }
 pub(super) use on_both;
 
-/// A database of its own that goes with the test.
+/// A database of its own.
 pub(super) struct TestPlace {
+    /// Goes with the test; empty where a server holds the database.
     pub(super) folder: TempDir,
     pub(super) clock: Clock,
+    url: DatabaseUrl,
 }
 
 impl TestPlace {
     pub(super) fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            url: DatabaseUrl::sqlite(folder.path().join("data/gateway.db")),
+            folder,
             clock: Clock::manual(start()),
         }
     }
 
+    /// A new database of the server that `.ci/test` starts.
+    pub(super) async fn postgres() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            clock: Clock::manual(start()),
+            url: new_database().await.parse().unwrap(),
+        }
+    }
+
     pub(super) fn url(&self) -> DatabaseUrl {
-        DatabaseUrl::sqlite(self.folder.path().join("data/gateway.db"))
+        self.url.clone()
     }
 
     pub(super) async fn open(&self) -> Store {
@@ -65,6 +83,25 @@ impl TestPlace {
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+/// The address of a new database.
+pub(super) async fn new_database() -> String {
+    use sqlx::{AssertSqlSafe, Connection as _};
+
+    let server = std::env::var("SIVI_TEST_POSTGRES").expect(
+        "these tests need PostgreSQL: run .ci/test, or start a server with \
+         `.ci/postgres start FOLDER` and set SIVI_TEST_POSTGRES to what it prints",
+    );
+    let name = format!("sivi_{}", crate::clock::new_id());
+    let mut link = sqlx::PgConnection::connect(&format!("{server}/postgres"))
+        .await
+        .unwrap();
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&mut link)
+        .await
+        .unwrap();
+    format!("{server}/{name}")
 }
 
 pub(super) fn start() -> Timestamp {
@@ -154,15 +191,15 @@ pub(super) async fn accept_releases(store: &Store, id: &str, releases: Vec<Relea
 }
 
 /// Leases for party `arbo` and returns the ids.
-pub(super) async fn lease_ids(store: &Store, limit: usize, now: Timestamp) -> Vec<String> {
+pub(super) async fn lease_ids(store: &Store, limit: usize) -> Vec<String> {
     let arbo = party("arbo");
-    let leased = store.lease(&arbo, false, limit, SECONDS(60), now).await;
+    let leased = store.lease(&arbo, false, limit, SECONDS(60)).await;
     let leased = leased.unwrap();
     leased.into_iter().map(|one| one.id).collect()
 }
 
 /// Acknowledges by id alone.
-pub(super) async fn ack_ids(store: &Store, ids: &[&str], now: Timestamp) -> Acked {
+pub(super) async fn ack_ids(store: &Store, ids: &[&str]) -> Acked {
     let items: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
-    store.ack(&party("arbo"), &items, now).await.unwrap()
+    store.ack(&party("arbo"), &items).await.unwrap()
 }

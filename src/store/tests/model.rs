@@ -86,13 +86,34 @@ fn expected(known: &[Known], limit: usize, now: Timestamp) -> Vec<usize> {
 
 struct Run {
     place: TestPlace,
-    store: Store,
+    /// The nodes that share the database, asked in turn.
+    nodes: Vec<Store>,
+    turn: usize,
     known: Vec<Known>,
 }
 
 impl Run {
+    async fn new(place: TestPlace, nodes: usize) -> Self {
+        let mut run = Self {
+            place,
+            nodes: Vec::new(),
+            turn: 0,
+            known: Vec::new(),
+        };
+        for _ in 0..nodes {
+            run.nodes.push(run.place.open().await);
+        }
+        run
+    }
+
+    /// The node whose turn it is.
+    fn node(&mut self) -> Store {
+        self.turn = (self.turn + 1) % self.nodes.len();
+        self.nodes[self.turn].clone()
+    }
+
     async fn act(&mut self, act: Act) {
-        let now = self.place.now();
+        let store = self.node();
         match act {
             Act::Accept { cases } => self.accept(cases).await,
             Act::Lease { limit, ttl } => self.lease(limit, ttl).await,
@@ -104,10 +125,7 @@ impl Run {
                     return;
                 };
                 let (token, is_current) = one.token(stale);
-                let rejected = self
-                    .store
-                    .reject(&party("arbo"), &one.id, &token, "c", "", now)
-                    .await;
+                let rejected = store.reject(&party("arbo"), &one.id, &token, "c", "").await;
                 assert_eq!(rejected.is_ok(), is_current);
                 one.dead |= is_current;
             }
@@ -116,9 +134,8 @@ impl Run {
                     return;
                 };
                 let (token, is_current) = one.token(stale);
-                let extended = self
-                    .store
-                    .extend(&party("arbo"), &one.id, &token, SECONDS(ttl), now)
+                let extended = store
+                    .extend(&party("arbo"), &one.id, &token, SECONDS(ttl))
                     .await;
                 assert_eq!(extended.is_ok(), is_current);
                 if let Ok(until) = extended {
@@ -126,8 +143,8 @@ impl Run {
                 }
             }
             Act::Restart => {
-                self.store.close().await;
-                self.store = self.place.open().await;
+                store.close().await;
+                self.nodes[self.turn] = self.place.open().await;
             }
         }
     }
@@ -135,7 +152,7 @@ impl Run {
     async fn accept(&mut self, cases: Vec<u8>) {
         let id = format!("r{:03}", self.known.len());
         let letters: String = cases.iter().map(|case| char::from(b'a' + case)).collect();
-        accept_releases(&self.store, &id, vec![to_arbo(&id, &letters)]).await;
+        accept_releases(&self.node(), &id, vec![to_arbo(&id, &letters)]).await;
         self.known.push(Known {
             id,
             cases,
@@ -147,8 +164,8 @@ impl Run {
         let now = self.place.now();
         let wanted = expected(&self.known, limit, now);
         let leased = self
-            .store
-            .lease(&party("arbo"), false, limit, SECONDS(ttl), now)
+            .node()
+            .lease(&party("arbo"), false, limit, SECONDS(ttl))
             .await
             .unwrap();
         let ids: Vec<_> = leased.iter().map(|one| one.id.as_str()).collect();
@@ -168,24 +185,24 @@ impl Run {
     }
 
     async fn ack_by_id(&mut self, nth: usize) {
-        let now = self.place.now();
+        let store = self.node();
         let Some(one) = self.known.get_mut(nth) else {
             return;
         };
-        let acked = ack_ids(&self.store, &[&one.id], now).await;
+        let acked = ack_ids(&store, &[&one.id]).await;
         let counts = !one.tokens.is_empty() && !one.dead;
         assert_eq!(!acked.acknowledged.is_empty(), counts);
         one.taken_over |= counts;
     }
 
     async fn ack_by_lease(&mut self, nth: usize, stale: bool) {
-        let now = self.place.now();
+        let store = self.node();
         let Some(one) = self.known.get_mut(nth) else {
             return;
         };
         let (token, is_current) = one.token(stale);
         let item = [(one.id.clone(), Some(token))];
-        let acked = self.store.ack(&party("arbo"), &item, now).await.unwrap();
+        let acked = store.ack(&party("arbo"), &item).await.unwrap();
         assert_eq!(
             acked.unknown.is_empty(),
             (is_current && !one.dead) || one.taken_over,
@@ -207,33 +224,51 @@ impl Run {
         while !left.is_empty() {
             let now = self.place.now();
             let wanted = expected(&self.known, 3, now);
-            let ids = lease_ids(&self.store, 3, now).await;
+            let ids = lease_ids(&self.node(), 3).await;
             assert!(!ids.is_empty(), "lost: {left:?}");
             for (at, id) in wanted.into_iter().zip(ids) {
                 assert_eq!(self.known[at].id, id);
-                ack_ids(&self.store, &[&id], now).await;
+                ack_ids(&self.node(), &[&id]).await;
                 self.known[at].taken_over = true;
                 left.remove(&id);
             }
         }
-        assert!(lease_ids(&self.store, 3, self.place.now()).await.is_empty());
+        assert!(lease_ids(&self.node(), 3).await.is_empty());
+    }
+}
+
+/// Walks through `acts` on a new database that `nodes` share.
+fn walk(place: impl Future<Output = TestPlace>, nodes: usize, acts: Vec<Act>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut run = Run::new(place.await, nodes).await;
+        for act in acts {
+            run.act(act).await;
+        }
+        run.drain().await;
+    });
+}
+
+/// How many walks: `standard`, or what the environment says for a long run.
+fn walks(standard: u32) -> ProptestConfig {
+    let asked = std::env::var("SIVI_WALKS").ok();
+    ProptestConfig::with_cases(asked.and_then(|n| n.parse().ok()).unwrap_or(standard))
+}
+
+proptest! {
+    #![proptest_config(walks(64))]
+
+    #[test]
+    fn an_inbox_does_what_the_model_says(acts in acts()) {
+        walk(async { TestPlace::sqlite() }, 1, acts);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(walks(16))]
 
     #[test]
-    fn an_inbox_does_what_the_model_says(acts in acts()) {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let place = TestPlace::sqlite();
-            let store = place.open().await;
-            let mut run = Run { place, store, known: Vec::new() };
-            for act in acts {
-                run.act(act).await;
-            }
-            run.drain().await;
-        });
+    fn an_inbox_of_two_nodes_does_what_the_model_says(acts in acts()) {
+        walk(TestPlace::postgres(), 2, acts);
     }
 }

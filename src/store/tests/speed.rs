@@ -76,22 +76,20 @@ async fn accept_then_lease_and_acknowledge() {
     let start = Instant::now();
     let mut got = 0;
     while got < MESSAGES {
-        let leased = store
-            .lease(&arbo, false, 100, SECONDS(60), place.now())
-            .await;
+        let leased = store.lease(&arbo, false, 100, SECONDS(60)).await;
         let leased = leased.unwrap();
         got += leased.len();
         let items: Vec<_> = leased
             .into_iter()
             .map(|one| (one.id, Some(one.lease)))
             .collect();
-        store.ack(&arbo, &items, place.now()).await.unwrap();
+        store.ack(&arbo, &items).await.unwrap();
     }
     println!("leased and acknowledged {}/s", rate(MESSAGES, start));
 
     let start = Instant::now();
     for _ in 0..2000 {
-        assert!(lease_ids(&store, 100, place.now()).await.is_empty());
+        assert!(lease_ids(&store, 100).await.is_empty());
     }
     println!("empty polls {}/s", rate(2000, start));
 }

@@ -1,0 +1,139 @@
+//! `SQLite`: one file for one node, made for its owner alone.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::{READERS, STATEMENTS_KEPT};
+use crate::store::error::{Cause, Error};
+
+/// Takes the only write lock at once, since taking it halfway could fail after
+/// work was done.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Negative means KiB. Keyed hashes land all over their indexes, so most of
+/// those should stay in memory.
+const CACHE_KIB: &str = "-65536";
+const READER_CACHE_KIB: &str = "-8192";
+/// Pages in the journal before they move to the file: 32 MiB. Fewer moves
+/// carry more changes of the same page.
+const CHECKPOINT_PAGES: &str = "8192";
+const MIGRATION_ATTEMPTS: u32 = 10;
+const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+
+/// How to connect.
+#[derive(Clone)]
+pub(super) struct Options {
+    write: SqliteConnectOptions,
+    read: SqliteConnectOptions,
+    path: PathBuf,
+}
+
+impl Options {
+    /// `busy` is how long to wait for another process that writes.
+    pub(super) fn new(path: &Path, busy: Duration) -> Self {
+        let write = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(busy)
+            .pragma("secure_delete", "ON")
+            .pragma("temp_store", "MEMORY")
+            .pragma("cache_size", CACHE_KIB)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .statement_cache_capacity(STATEMENTS_KEPT)
+            .disable_statement_logging();
+        Self {
+            read: write
+                .clone()
+                .pragma("query_only", "ON")
+                .pragma("cache_size", READER_CACHE_KIB),
+            write,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Makes the file if there is none, and brings the schema up to date.
+    pub(super) async fn prepare(&self) -> Result<SqliteConnection, Error> {
+        make_private(&self.path).map_err(|cause| Error::Unavailable(Cause::Io(cause.kind())))?;
+        let mut connection = self.writer().await?;
+        for attempt in 1.. {
+            match MIGRATIONS.run_direct(None, &mut connection, false).await {
+                Ok(()) => break,
+                // Another process may be making the same tables right now.
+                Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))
+                    if attempt < MIGRATION_ATTEMPTS =>
+                {
+                    tokio::time::sleep(MIGRATION_PAUSE).await;
+                }
+                Err(cause) => return Err(schema_error(cause)),
+            }
+        }
+        Ok(connection)
+    }
+
+    pub(super) async fn writer(&self) -> Result<SqliteConnection, sqlx::Error> {
+        SqliteConnection::connect_with(&self.write).await
+    }
+
+    /// Connections that cannot write.
+    pub(super) fn readers(&self) -> SqlitePool {
+        SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(10))
+            .test_before_acquire(false)
+            .connect_lazy_with(self.read.clone())
+    }
+
+    #[cfg(test)]
+    pub(super) fn bound_pages(&mut self, pages: u32) {
+        self.write = self
+            .write
+            .clone()
+            .pragma("max_page_count", pages.to_string());
+    }
+}
+
+/// `SQLite` would make the file readable by everybody; its journals get the
+/// mode of the file.
+///
+/// A file that is there already is never opened: closing it would drop the
+/// locks that this process holds on it (POSIX), and the next process to look
+/// in would take the write-ahead log for abandoned and remove it.
+fn make_private(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    let made = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// A database that cannot be reached, or a schema that does not fit.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
+pub(super) fn schema_error(cause: MigrateError) -> Error {
+    match cause {
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => cause.into(),
+        _ => Error::Unavailable(Cause::Schema),
+    }
+}
