@@ -57,6 +57,7 @@ impl Change for Lease {
         let now = connection.now_ms();
         let until = now.saturating_add(self.ttl_ms);
         let mut pick = Pick::new(self.limit, now);
+        let mut taken = Vec::new();
         let mut after = 0_i64;
         // Mostly the oldest rows are due; if not, the steps grow.
         let mut step = self.limit + 16;
@@ -73,15 +74,16 @@ impl Change for Lease {
             if let Some(last) = rows.last() {
                 after = last.get("sequence")?;
             }
-            let ours = free_of_others(connection, &rows, now).await?;
-            if !pick.look_at(rows, ours.as_ref())? || !more {
+            let mut ours = choose(connection, &mut pick, &rows).await?.into_iter();
+            taken.extend(rows.into_iter().filter(|_| ours.next() == Some(true)));
+            if pick.is_full || !more {
                 break;
             }
         }
-        self.mark(connection, &pick.rows, until).await?;
+        self.mark(connection, &taken, until).await?;
         Ok(Taken {
             until,
-            rows: pick.rows,
+            rows: taken,
             held_back: pick.held_back,
         })
     }
@@ -120,35 +122,53 @@ const MARK: &str = "UPDATE delivery SET state = 'leased', lease = $1, lease_unti
 const STILL_DUE: &str = "SELECT id FROM delivery WHERE finished_at IS NULL
     AND (state <> 'leased' OR lease_until <= $1) AND id IN";
 
-/// Which of `rows` no other node is about to change, and keeps it so until the
-/// transaction ends. None where there are no other nodes.
+/// Picks from the next rows, and keeps the picked ones from other nodes until
+/// the transaction ends. True for each row that was picked.
 ///
 /// Rows are read first, without a lock and whatever their state, because an
 /// earlier report that another node holds must be seen to hold up later ones:
-/// skipping it unseen would hand them out before it.
-async fn free_of_others(
+/// skipping it unseen would hand them out before it. What another node takes
+/// meanwhile counts as held, and the rest is picked anew.
+async fn choose(
     connection: &mut Connection,
+    pick: &mut Pick,
     rows: &[Row],
-    now: i64,
-) -> Result<Option<HashSet<String>>, sqlx::Error> {
-    if !connection.is_shared() || rows.is_empty() {
-        return Ok(None);
-    }
-    let mut due = Vec::with_capacity(rows.len());
-    for row in rows {
-        if !is_leased(row, now)? {
-            due.push(row.get::<String>("id")?);
+) -> Result<Vec<bool>, sqlx::Error> {
+    let mut lost = HashSet::new();
+    loop {
+        let mut attempt = pick.clone();
+        let picked = attempt.look_at(rows, &lost)?;
+        if connection.is_shared() {
+            let lost_before = lost.len();
+            let wanted = std::iter::zip(rows, &picked).filter(|(_, is_picked)| **is_picked);
+            lost.extend(held_by_others(connection, wanted.map(|(row, _)| row), pick.now).await?);
+            if lost.len() > lost_before {
+                continue;
+            }
         }
+        *pick = attempt;
+        return Ok(picked);
     }
-    if due.is_empty() {
-        return Ok(Some(HashSet::new()));
+}
+
+/// Locks those of `rows` that are still due, and gives the others.
+async fn held_by_others(
+    connection: &mut Connection,
+    rows: impl Iterator<Item = &Row>,
+    now: i64,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let mut wanted: HashSet<String> = rows.map(|row| row.get("id")).collect::<Result<_, _>>()?;
+    if wanted.is_empty() {
+        return Ok(wanted);
     }
     let lock = connection.free_row_lock();
     let mut still_due = query(STILL_DUE).bind(now);
-    sql::push_list(&mut still_due, due);
+    sql::push_list(&mut still_due, wanted.iter());
     still_due.push(" ORDER BY sequence").push(lock);
-    let free = still_due.fetch_all(connection).await?;
-    ids(&free).map(Some)
+    for row in still_due.fetch_all(connection).await? {
+        wanted.remove(row.get::<&str>("id")?);
+    }
+    Ok(wanted)
 }
 
 fn ids<C: FromIterator<String>>(rows: &[Row]) -> Result<C, sqlx::Error> {
@@ -160,11 +180,15 @@ fn is_leased(row: &Row, now: i64) -> Result<bool, sqlx::Error> {
 }
 
 /// The scan so far.
+#[derive(Clone)]
 struct Pick {
-    limit: usize,
     now: i64,
+    /// How many more releases the answer takes.
+    places: usize,
+    /// How many more bytes.
     room: i64,
-    rows: Vec<Row>,
+    is_empty: bool,
+    is_full: bool,
     blocked: HashSet<[u8; KeyedHash::LEN]>,
     held_back: bool,
 }
@@ -172,41 +196,42 @@ struct Pick {
 impl Pick {
     fn new(limit: usize, now: i64) -> Self {
         Self {
-            limit,
             now,
+            places: limit,
             room: ANSWER_BYTES,
-            rows: Vec::new(),
+            is_empty: true,
+            is_full: false,
             blocked: HashSet::new(),
             held_back: false,
         }
     }
 
-    /// Picks from the next rows in order, of those that are `ours` to take;
-    /// false when the answer is full.
-    fn look_at(
-        &mut self,
-        rows: Vec<Row>,
-        ours: Option<&HashSet<String>>,
-    ) -> Result<bool, sqlx::Error> {
+    /// Picks from the next rows in order, up to where the answer is full; true
+    /// for each row that is picked. What is `lost` counts as held.
+    fn look_at(&mut self, rows: &[Row], lost: &HashSet<String>) -> Result<Vec<bool>, sqlx::Error> {
+        let mut picked = Vec::with_capacity(rows.len());
         for row in rows {
             let cases: &[u8] = row.get("cases")?;
             let (cases, _) = cases.as_chunks::<{ KeyedHash::LEN }>();
-            let is_held = is_leased(&row, self.now)?;
-            let id: &str = row.get("id")?;
-            let is_taken = ours.is_some_and(|ours| !is_held && !ours.contains(id));
-            if is_held || is_taken || cases.iter().any(|case| self.blocked.contains(case)) {
+            let is_held = is_leased(row, self.now)?;
+            let is_lost = lost.contains(row.get::<&str>("id")?);
+            if is_held || is_lost || cases.iter().any(|case| self.blocked.contains(case)) {
                 self.blocked.extend(cases);
                 self.held_back |= !is_held;
+                picked.push(false);
                 continue;
             }
             let bytes: i64 = row.get("bytes")?;
-            if self.rows.len() == self.limit || (bytes > self.room && !self.rows.is_empty()) {
-                return Ok(false);
+            if self.places == 0 || (bytes > self.room && !self.is_empty) {
+                self.is_full = true;
+                break;
             }
+            self.places -= 1;
             self.room -= bytes;
-            self.rows.push(row);
+            self.is_empty = false;
+            picked.push(true);
         }
-        Ok(true)
+        Ok(picked)
     }
 }
 

@@ -4,8 +4,8 @@
 //! A batch is what came in during the last commit, at most [`BATCH_JOBS`], so
 //! a slow disk makes batches larger, not senders slower. A full queue refuses
 //! at once. A job whose row breaks a rule of the schema takes no neighbour
-//! down: its batch is written again, each job by itself. After any other
-//! failure every job of the batch is told so, and the next one connects anew.
+//! down: its batch is written again, each job by itself, which also judges it
+//! anew when another node was first. After any other failure every job of the batch is told so, and the next one connects anew.
 //!
 //! This module does not know what the jobs do.
 
@@ -315,7 +315,7 @@ impl Task {
     async fn write(&mut self, mut batch: Batch) {
         let written = self.attempt(&mut batch).await;
         match written {
-            Err(cause) if is_about_data(&cause) && batch.len() > 1 => {
+            Err(cause) if is_about_data(&cause) => {
                 for mut single in batch.apart() {
                     let written = self.attempt(&mut single).await;
                     self.settle(single, written);

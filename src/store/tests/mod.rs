@@ -4,6 +4,7 @@ mod accepting;
 mod faults;
 mod inbox;
 mod model;
+mod nodes;
 mod records;
 mod schemas;
 mod speed;
