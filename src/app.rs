@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{RwLock, mpsc, watch};
+use tokio::sync::{Notify, RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -92,6 +92,7 @@ impl Base {
             current,
             gate: Arc::new(RwLock::new(())),
             something_waits: Arc::new(AtomicBool::new(true)),
+            look_again: Arc::new(Notify::new()),
         }
     }
 }
@@ -286,11 +287,11 @@ async fn keep_setup(
     stop: CancellationToken,
 ) {
     let mut day = intake.clock.today();
-    while stop
-        .run_until_cancelled(tokio::time::sleep(RELOAD))
-        .await
-        .is_some()
-    {
+    let pause = async || {
+        // An Err is the pause that passed without anybody asking.
+        drop(tokio::time::timeout(RELOAD, intake.look_again.notified()).await);
+    };
+    while stop.run_until_cancelled(pause()).await.is_some() {
         let version = match intake.store.changes_version().await {
             Ok(version) => version,
             Err(cause) => {

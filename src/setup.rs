@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -94,6 +95,7 @@ pub struct Setup {
     fallback: Arc<Standing>,
     api_keys: HashMap<String, ApiKey>,
     version: i64,
+    directory_version: i64,
 }
 
 impl Setup {
@@ -109,6 +111,7 @@ impl Setup {
         directory: Directory,
         api_keys: Vec<ApiKey>,
         version: i64,
+        directory_version: i64,
     ) -> Result<Self, SetupError> {
         let mut standings = HashMap::new();
         for party in directory.parties.values() {
@@ -128,6 +131,7 @@ impl Setup {
                 .map(|key| (key.id.clone(), key))
                 .collect(),
             version,
+            directory_version,
         })
     }
 
@@ -153,7 +157,14 @@ impl Setup {
         let directory = Directory::from_records(records)
             .map_err(|cause| SetupError::Directory(cause.to_string()))?;
         let api_keys = store.api_keys().await.map_err(SetupError::Store)?;
-        Self::build(foundation, keys.clone(), directory, api_keys, version)
+        Self::build(
+            foundation,
+            keys.clone(),
+            directory,
+            api_keys,
+            version,
+            stored.version,
+        )
     }
 
     /// A party.
@@ -190,6 +201,13 @@ impl Setup {
     #[must_use]
     pub fn version(&self) -> i64 {
         self.version
+    }
+
+    /// The version of the directory in it: what is decided with it can only be
+    /// stored while the directory has this version.
+    #[must_use]
+    pub fn directory_version(&self) -> i64 {
+        self.directory_version
     }
 }
 
@@ -237,6 +255,14 @@ impl Current {
     #[must_use]
     pub fn get(&self) -> Arc<Setup> {
         Arc::clone(&self.0.borrow())
+    }
+
+    /// Waits up to `limit` for another snapshot than the one of `version`;
+    /// false when none came.
+    pub async fn moved_on(&self, version: i64, limit: Duration) -> bool {
+        let mut snapshots = self.0.clone();
+        let newer = snapshots.wait_for(|setup| setup.version() != version);
+        tokio::time::timeout(limit, newer).await.is_ok()
     }
 }
 

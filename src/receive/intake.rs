@@ -7,11 +7,12 @@ use std::collections::HashSet;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
 use metrics::counter;
-use tokio::sync::RwLock;
+use tokio::sync::{Notify, RwLock};
 
 use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Outline, Preparation, Prepared, at_most};
@@ -27,6 +28,9 @@ use crate::validate::{Document, NodeId};
 /// How often a decision is made anew when the ledger moved meanwhile.
 pub(super) const ATTEMPTS: u32 = 8;
 
+/// How long a message waits for a configuration that was changed.
+const RELOADED: Duration = Duration::from_secs(5);
+
 /// Takes messages in.
 #[derive(Clone)]
 pub struct Intake {
@@ -40,9 +44,11 @@ pub struct Intake {
     /// can release what waits before newer reports pass it.
     pub gate: Arc<RwLock<()>>,
     /// False while nothing is known to wait for a report, which spares a
-    /// look-up for every report. Another process may know better: the sweep
-    /// looks without asking.
+    /// look-up for every report. Not asked where other nodes may park.
     pub something_waits: Arc<AtomicBool>,
+    /// Asks for the stored configuration to be compared with the one in use
+    /// now, and not in a second.
+    pub look_again: Arc<Notify>,
 }
 
 /// A message that was accepted, now or before.
@@ -67,6 +73,8 @@ pub enum Refusal {
     Invalid(Vec<Finding>),
     /// 503: cannot store now.
     Busy(Vec<Finding>),
+    /// The directory moved on: decide again with the new one.
+    Stale,
     /// 500: a fault of ours.
     Internal(crate::store::Error),
 }
@@ -78,6 +86,27 @@ impl Intake {
     ///
     /// A `Refusal`, and what of the message could be read.
     pub async fn accept(
+        &self,
+        party: &PartyId,
+        body: &[u8],
+    ) -> Result<Accepted, (Refusal, Outline)> {
+        loop {
+            let version = self.current.get().version();
+            match self.accept_now(party, body).await {
+                // Not under the gate: whoever replaces the configuration
+                // waits for it.
+                Err((Refusal::Stale, outline)) => {
+                    self.look_again.notify_one();
+                    if !self.current.moved_on(version, RELOADED).await {
+                        return Err((Refusal::Busy(Vec::new()), outline));
+                    }
+                }
+                decided => return decided,
+            }
+        }
+    }
+
+    async fn accept_now(
         &self,
         party: &PartyId,
         body: &[u8],
@@ -182,6 +211,7 @@ impl Intake {
                     return Ok((receipt, false));
                 }
                 Err(AcceptError::Conflict) => {}
+                Err(AcceptError::Stale) => return Err(Refusal::Stale),
                 Err(AcceptError::Duplicate(known)) => {
                     return same_or_other(*known, &body).map(|known| (known, true));
                 }
@@ -297,6 +327,7 @@ impl Intake {
                 same_or_other(*known, &body).map(|known| (known, true))
             }
             Err(AcceptError::Conflict) => Err(Refusal::Busy(Vec::new())),
+            Err(AcceptError::Stale) => Err(Refusal::Stale),
             Err(AcceptError::Store(cause)) => Err(refusal(cause)),
         }
     }
@@ -500,6 +531,7 @@ fn acceptance(setup: &Setup, message: Message, mut plan: Plan, now: Timestamp) -
             .into_iter()
             .filter_map(|route| route.release)
             .collect(),
+        directory_version: setup.directory_version(),
         window_days: setup.policy.window_days(),
         parked: plan.parked,
         unparked: Vec::new(),

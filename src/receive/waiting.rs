@@ -37,6 +37,10 @@ impl Earlier {
 }
 
 impl Intake {
+    fn may_wait(&self) -> bool {
+        self.store.is_shared() || self.something_waits.load(Ordering::Acquire)
+    }
+
     /// The parked parts that are older than the reports of this message on
     /// their cases, and that pass once these are known. The ledger keeps what
     /// the newer reports say.
@@ -47,7 +51,7 @@ impl Intake {
         persons: &[KeyedHash],
     ) -> Earlier {
         let mut earlier = Earlier::default();
-        if persons.is_empty() || !self.something_waits.load(Ordering::Acquire) {
+        if persons.is_empty() || !self.may_wait() {
             return earlier;
         }
         let items = match self.store.parked_about(persons).await {
@@ -117,7 +121,7 @@ impl Intake {
 
     /// A report may make a parked correction of its case releasable.
     pub(super) async fn release_waiting(&self, setup: &Setup, persons: &[KeyedHash]) {
-        if persons.is_empty() || !self.something_waits.load(Ordering::Acquire) {
+        if persons.is_empty() || !self.may_wait() {
             return;
         }
         match self.store.parked_about(persons).await {
@@ -203,6 +207,7 @@ impl Intake {
                     .into_iter()
                     .filter_map(|route| route.release)
                     .collect(),
+                directory_version: setup.directory_version(),
                 window_days: setup.policy.window_days(),
             };
             match self.store.unpark(unparking).await {

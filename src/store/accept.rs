@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::acceptance::{DeliveryRow, MessageRow, ParkedRow, Prepared, WithheldKey};
 use super::backend::{Connection, Row, query};
 use super::bells::Rings;
+use super::directory;
 use super::error::Error;
 use super::ledger::{LedgerRow, LedgerStep};
 use super::sql::{self, Columns, Insert, blob};
@@ -26,6 +27,8 @@ pub(super) enum Verdict {
     Duplicate,
     /// The ledger or a parked part changed; nothing was written.
     Conflict,
+    /// The directory changed; nothing was written.
+    Stale,
 }
 
 /// An acceptance that waits for its answer.
@@ -88,6 +91,7 @@ pub(super) async fn write(
 /// What the batch is judged against: first the stored state, then also what
 /// the jobs that passed will change.
 struct Known {
+    directory_version: i64,
     references: HashSet<(KeyedHash, String)>,
     /// Version per entry, as stored before this batch.
     stored: HashMap<KeyedHash, i64>,
@@ -105,6 +109,7 @@ impl Known {
         let parked = jobs.iter().flat_map(|job| &job.prepared.unparked);
         let parked: Vec<String> = parked.cloned().collect();
 
+        let directory_version = directory::lock_version(connection).await?;
         let references = sql::select_in(
             connection,
             "SELECT berrefnr, party FROM message WHERE berrefnr IN",
@@ -131,6 +136,7 @@ impl Known {
         );
         let parked = decode(&parked.await?, |row| row.get("id"))?;
         Ok(Self {
+            directory_version,
             references,
             versions: stored.clone(),
             stored,
@@ -148,6 +154,9 @@ impl Known {
             .is_some_and(|r| self.references.contains(r))
         {
             return Verdict::Duplicate;
+        }
+        if job.directory_version != self.directory_version {
+            return Verdict::Stale;
         }
         let unparked: HashSet<&String> = job.unparked.iter().collect();
         if !unparked.iter().all(|id| self.parked.contains(*id)) {

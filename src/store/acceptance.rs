@@ -81,6 +81,8 @@ pub struct Answer {
 pub struct Acceptance {
     /// The message.
     pub message: Message,
+    /// The version of the directory that it was decided with.
+    pub directory_version: i64,
     /// What its receivers get.
     pub releases: Vec<Release>,
     /// What their routes now know.
@@ -105,6 +107,8 @@ pub struct Acceptance {
 pub struct Unparking<'a> {
     /// The part.
     pub item: &'a ParkedItem,
+    /// The version of the directory that it was decided with.
+    pub directory_version: i64,
     /// What its receivers get; may be empty, when policy withholds it all.
     pub releases: Vec<Release>,
     /// What their routes now know.
@@ -126,6 +130,9 @@ pub enum AcceptError {
     /// The ledger or a parked part changed since it was read: read it again
     /// and decide again.
     Conflict,
+    /// The directory has another version than the one that it was decided
+    /// with: read the directory, release what waits, and decide again.
+    Stale,
     /// The store failed; the sender may try again.
     Store(Error),
 }
@@ -135,6 +142,7 @@ impl fmt::Display for AcceptError {
         match self {
             Self::Duplicate(_) => f.write_str("the sender used this reference before"),
             Self::Conflict => f.write_str("the ledger changed in the meantime"),
+            Self::Stale => f.write_str("the directory changed in the meantime"),
             Self::Store(cause) => write!(f, "{cause}"),
         }
     }
@@ -144,13 +152,14 @@ impl std::error::Error for AcceptError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(cause) => Some(cause),
-            Self::Duplicate(_) | Self::Conflict => None,
+            Self::Duplicate(_) | Self::Conflict | Self::Stale => None,
         }
     }
 }
 
 /// An acceptance as rows, sealed.
 pub(crate) struct Prepared {
+    pub(super) directory_version: i64,
     /// None when a parked part is released: its message is already there.
     pub(super) message: Option<MessageRow>,
     pub(super) deliveries: Vec<DeliveryRow>,
@@ -268,6 +277,7 @@ impl Prepared {
             now,
         };
         Self {
+            directory_version: acceptance.directory_version,
             message: Some(message_row(keys, message, !acceptance.parked.is_empty())),
             deliveries: acceptance
                 .releases
@@ -302,6 +312,7 @@ impl Prepared {
             now,
         };
         Self {
+            directory_version: unparking.directory_version,
             message: None,
             deliveries: unparking
                 .releases

@@ -129,6 +129,15 @@ impl Store {
     }
 }
 
+/// The version, which stays until the transaction ends: who changes the
+/// directory waits for those who decided with it, so that afterwards all that
+/// they parked can be seen.
+pub(super) async fn lock_version(connection: &mut Connection) -> Result<i64, sqlx::Error> {
+    let mut version = query(VERSION);
+    version.push(connection.share_lock());
+    version.fetch_one(connection).await?.get("directory")
+}
+
 struct ChangeDirectory {
     expected_version: i64,
     changes: Vec<DirectoryChange>,

@@ -127,6 +127,7 @@ impl Store {
         match self.write(prepared).await? {
             Verdict::Accepted => Ok(()),
             Verdict::Conflict => Err(AcceptError::Conflict),
+            Verdict::Stale => Err(AcceptError::Stale),
             Verdict::Duplicate => {
                 let message = &acceptance.message;
                 let earlier = self.find_message(&message.party, &message.berrefnr).await;
@@ -150,6 +151,7 @@ impl Store {
         let prepared = Prepared::of_parked(self.keys(), &unparking, self.clock().now());
         match self.write(prepared).await? {
             Verdict::Accepted => Ok(()),
+            Verdict::Stale => Err(AcceptError::Stale),
             Verdict::Conflict | Verdict::Duplicate => Err(AcceptError::Conflict),
         }
     }

@@ -117,6 +117,12 @@ impl Store {
         })
     }
 
+    /// True when other nodes may work on the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.read.is_shared()
+    }
+
     /// Writes what waits, refuses what comes later, and lets the files go.
     pub async fn close(&self) {
         self.shared.read.close().await;

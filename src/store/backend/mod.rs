@@ -210,6 +210,11 @@ impl Pool {
         Ok(Connection::new(link, self.clock.clone()))
     }
 
+    /// True where other nodes may work on the same database.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.readers, Readers::Postgres(_))
+    }
+
     pub(super) async fn close(&self) {
         match &self.readers {
             Readers::Sqlite(pool) => pool.close().await,
@@ -314,6 +319,12 @@ impl Connection {
     /// order in which to lock them. `SQLite` has one writer at a time.
     pub(super) fn row_lock(&self) -> &'static str {
         if self.is_shared() { " FOR UPDATE" } else { "" }
+    }
+
+    /// Ends a SELECT of rows that must stay as they are until the transaction
+    /// ends.
+    pub(super) fn share_lock(&self) -> &'static str {
+        if self.is_shared() { " FOR SHARE" } else { "" }
     }
 
     /// Ends a SELECT of rows that nobody else is about to change.

@@ -318,7 +318,7 @@ async fn race(rounds: Vec<Vec<Try>>) {
                     assert_eq!(earlier.party, party("adp"));
                 }
                 Err(AcceptError::Conflict) => {}
-                Err(AcceptError::Store(cause)) => panic!("{cause}"),
+                Err(cause @ (AcceptError::Stale | AcceptError::Store(_))) => panic!("{cause}"),
             }
         }
     }

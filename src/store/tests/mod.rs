@@ -127,6 +127,7 @@ pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// A message of party `adp` with nothing in it.
 pub(super) fn acceptance(id: &str) -> Acceptance {
     Acceptance {
+        directory_version: 0,
         message: Message {
             id: id.to_owned(),
             party: party("adp"),

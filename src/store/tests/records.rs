@@ -17,6 +17,26 @@ fn parking(id: &str, part: &str, persons: &[KeyedHash]) -> Acceptance {
 }
 
 on_both! {
+    /// What was decided with a directory that is not there any more is not
+    /// written, and leaves the reference free.
+    async fn a_decision_of_another_directory_is_stale(place: Place) {
+        let store = place.open().await;
+        let put = DirectoryChange::Put(Record {
+            kind: "party".into(),
+            id: "adp".into(),
+            body: "{}".into(),
+        });
+        assert_eq!(store.change_directory(0, vec![put]).await.unwrap(), 1);
+        let stale = store.accept(acceptance("m1")).await;
+        assert!(matches!(stale, Err(AcceptError::Stale)), "{stale:?}");
+        let mut again = acceptance("m1");
+        again.directory_version = 1;
+        store.accept(again).await.unwrap();
+        // A repeat gets its receipt, whatever it was decided with.
+        let repeat = store.accept(acceptance("m1")).await;
+        assert!(matches!(repeat, Err(AcceptError::Duplicate(_))), "{repeat:?}");
+    }
+
     async fn the_directory_changes_only_on_the_version_it_was_read(place: Place) {
         let store = place.open().await;
         assert_eq!(store.directory().await.unwrap(), Directory { version: 0, records: vec![] });
@@ -42,7 +62,9 @@ on_both! {
         let writes: Vec<_> = (0..40)
             .map(|n| {
                 let store = if n % 2 == 0 { daemon.clone() } else { command.clone() };
-                tokio::spawn(async move { store.accept(acceptance(&format!("m{n}"))).await })
+                let mut one = acceptance(&format!("m{n}"));
+                one.directory_version = 1;
+                tokio::spawn(async move { store.accept(one).await })
             })
             .collect();
         for write in writes {
@@ -98,6 +120,7 @@ on_both! {
         let unpark = |release: &str| {
             store.unpark(Unparking {
                 item: &about[0],
+                directory_version: 0,
                 releases: vec![to_arbo(release, "a")],
                 ledger: vec![],
                 window_days: 35,
