@@ -485,6 +485,13 @@ impl Written {
     }
 }
 
+/// Where a test wants a debug build to be killed, `place:n`.
+#[cfg(debug_assertions)]
+#[must_use]
+pub fn die_at() -> Option<String> {
+    std::env::var("SIVI_DIE_AT").ok()
+}
+
 /// The text behind `file:PATH` or `env:NAME`, without a trailing line end.
 fn resolved(
     text: &str,

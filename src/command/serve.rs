@@ -15,6 +15,10 @@ use crate::config::{LogFormat, Settings};
 pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
     let settings = settings(config)?;
     start_log(&settings);
+    #[cfg(debug_assertions)]
+    if let Some(place) = crate::config::die_at() {
+        crate::store::die_at(&place);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

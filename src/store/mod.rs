@@ -25,6 +25,7 @@ mod counts;
 mod details;
 mod directory;
 mod error;
+mod failpoint;
 mod inbox;
 mod lease;
 mod ledger;
@@ -45,6 +46,8 @@ pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use counts::{Backlog, WithheldCount};
 pub use directory::{Directory, DirectoryChange, Record};
 pub use error::{Cause, Error};
+#[cfg(debug_assertions)]
+pub use failpoint::die_at;
 pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};

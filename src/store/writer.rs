@@ -22,6 +22,7 @@ use super::acceptance::Prepared;
 use super::backend::{Backend, Connection};
 use super::bells::{Bells, Rings};
 use super::error::{Cause, Error, is_about_data, is_about_others};
+use super::failpoint;
 
 /// Most jobs of one transaction.
 const BATCH_JOBS: usize = 512;
@@ -218,11 +219,14 @@ impl Batch {
         connection: &mut Connection,
         node: &str,
     ) -> Result<Rings, sqlx::Error> {
+        failpoint::pass(failpoint::Place::Begun);
         connection.begin().await?;
         let written = self.run(connection, node).await;
         match written {
             Ok(rings) => {
+                failpoint::pass(failpoint::Place::Written);
                 connection.commit().await?;
+                failpoint::pass(failpoint::Place::Committed);
                 Ok(rings)
             }
             Err(cause) if is_about_data(&cause) || is_about_others(&cause) => {
@@ -372,5 +376,6 @@ impl Task {
             _ => {}
         }
         batch.settle(&written);
+        failpoint::pass(failpoint::Place::Answered);
     }
 }

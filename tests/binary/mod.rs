@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -66,10 +67,16 @@ impl Installation {
     }
 
     /// Starts the daemon and waits until it listens.
-    #[expect(clippy::zombie_processes, reason = "a daemon waits when it is dropped")]
     pub fn serve(&self) -> Daemon {
+        self.serve_dying("")
+    }
+
+    /// The same, of a daemon that is killed at a place in the store, `place:n`.
+    #[expect(clippy::zombie_processes, reason = "a daemon waits when it is dropped")]
+    pub fn serve_dying(&self, at: &str) -> Daemon {
         let mut child = self
             .command(&["serve"])
+            .env("SIVI_DIE_AT", at)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -137,6 +144,18 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
+    /// Waits until it died by itself; false when it did not in time.
+    pub fn died(&mut self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+
     /// SIGTERM; gives the exit code and the log since it listened.
     pub fn stop(mut self) -> (i32, Vec<String>) {
         let id = self.child.id().to_string();
@@ -155,4 +174,75 @@ impl Drop for Daemon {
 /// A file of the repository.
 pub fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// A PostgreSQL server of a test's own, which it may stop and start.
+pub struct Server {
+    folder: TempDir,
+    url: String,
+}
+
+impl Server {
+    /// Makes and starts it on a free port.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Self::script(&["start", folder.path().to_str().unwrap()]);
+        Self { folder, url }
+    }
+
+    /// The address of a database of it, which is made.
+    pub async fn database(&self) -> String {
+        new_database(&self.url).await
+    }
+
+    /// Stops it as a power cut would.
+    pub fn cut(&self) {
+        Self::script(&["stop", self.folder.path().to_str().unwrap(), "immediate"]);
+    }
+
+    /// Starts it again on the same port.
+    pub fn restart(&self) {
+        let url = Self::script(&["start", self.folder.path().to_str().unwrap()]);
+        assert_eq!(url, self.url);
+    }
+
+    fn script(arguments: &[&str]) -> String {
+        let script = sample(".ci/postgres");
+        let ran = Ran::from(Command::new(script).args(arguments).output().unwrap());
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+        ran.out.trim().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let folder = self.folder.path().to_str().unwrap();
+        let script = sample(".ci/postgres");
+        let _ = Command::new(script)
+            .args(["stop", folder, "immediate"])
+            .output();
+    }
+}
+
+/// The address of a new database of the server that `.ci/test` starts.
+pub async fn test_database() -> String {
+    let server = std::env::var("SIVI_TEST_POSTGRES").expect(
+        "these tests need PostgreSQL: run .ci/test, or start a server with \
+         `.ci/postgres start FOLDER` and set SIVI_TEST_POSTGRES to what it prints",
+    );
+    new_database(&server).await
+}
+
+async fn new_database(server: &str) -> String {
+    use sqlx::{AssertSqlSafe, Connection as _};
+
+    let name = format!("sivi_{}", sivi_gateway::clock::new_id());
+    let mut link = sqlx::PgConnection::connect(&format!("{server}/postgres"))
+        .await
+        .unwrap();
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&mut link)
+        .await
+        .unwrap();
+    format!("{server}/{name}")
 }

@@ -12,7 +12,7 @@ use crate::store::error::{Cause, Error};
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 
 /// How long a server may take to let us in.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(3);
 /// How long nodes that start together wait for the one that makes the tables.
 const MIGRATE: Duration = Duration::from_mins(2);
 /// Pause of a listener whose connection was lost.
@@ -92,7 +92,9 @@ impl Options {
     pub(super) fn readers(&self) -> PgPool {
         PgPoolOptions::new()
             .max_connections(READERS)
-            .acquire_timeout(Duration::from_secs(10))
+            // A server that is away is asked again until then: short, so that
+            // a sender is told to come back, and longer than a restart hiccup.
+            .acquire_timeout(CONNECT)
             // A server that was restarted leaves dead connections behind.
             .test_before_acquire(true)
             .connect_lazy_with(self.read.clone())
