@@ -109,7 +109,7 @@ on_both! {
         place.clock.advance(Duration::from_millis(4999));
         let none = claim(&store).await;
         assert!(none.taken.is_empty());
-        assert_eq!(none.next, Some(SECONDS(5)));
+        assert_eq!(none.next, Some(Duration::from_millis(1)));
         place.clock.advance(Duration::from_millis(1));
         let probe = claim(&store).await;
         // One, and not the one that failed.
