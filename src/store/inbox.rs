@@ -18,7 +18,7 @@ use super::acceptance::payload_place;
 use super::backend::{Row, query};
 use super::details::OpenDetails;
 use super::error::{Error, damaged};
-use super::lease::{Acknowledge, Due, Fenced, Lease, Taken, Then, WithLease};
+use super::lease::{Acknowledge, Due, Fenced, Lease, Reports, Taken, Then, WithLease};
 use super::sql::{self, Columnar as _, blob, ms};
 use crate::domain::{Domain, KeyedHash, PartyId, TenantId};
 use crate::seal::{self, Place};
@@ -218,7 +218,7 @@ impl Store {
             ttl_ms: in_ms(ttl),
             // Whoever asks for its messages need not wait for a retry.
             due: Due::Any,
-            apart: false,
+            reports: Reports::Together,
         };
         let lease = request.token.clone();
         let taken = self.writer().write(request).await?;

@@ -35,8 +35,17 @@ pub(super) struct Lease {
     pub(super) ttl_ms: i64,
     /// What may be taken; the rest waits, as what is leased does.
     pub(super) due: Due,
-    /// True when no two reports of one case may come together.
-    pub(super) apart: bool,
+    /// Whether reports of one case may come together, in order.
+    pub(super) reports: Reports,
+}
+
+/// Whether reports of one case may come in one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reports {
+    /// In order.
+    Together,
+    /// A later one comes after the earlier one is finished.
+    Apart,
 }
 
 /// Which releases a lease may take.
@@ -219,7 +228,7 @@ struct Pick {
     now: i64,
     /// What is due later waits.
     due_by: i64,
-    apart: bool,
+    reports: Reports,
     /// How many more releases the answer takes.
     places: usize,
     /// How many more bytes.
@@ -236,7 +245,7 @@ impl Pick {
         Self {
             now,
             due_by: lease.due.by(now),
-            apart: lease.apart,
+            reports: lease.reports,
             places: lease.limit,
             room: ANSWER_BYTES,
             is_empty: true,
@@ -269,7 +278,7 @@ impl Pick {
                 self.is_full = true;
                 break;
             }
-            if self.apart {
+            if self.reports == Reports::Apart {
                 self.blocked.extend(cases);
             }
             self.places -= 1;

@@ -26,7 +26,7 @@ use super::backend::{Connection, Row, query};
 use super::bells::Rings;
 use super::error::Error;
 use super::inbox::{Leased, in_ms, new_token};
-use super::lease::{Due, Lease, Taken};
+use super::lease::{Due, Lease, Reports, Taken};
 use super::sql::{Columnar as _, ms};
 use super::writer::Change;
 use crate::domain::PartyId;
@@ -399,7 +399,7 @@ impl Claim {
             token: self.token.clone(),
             ttl_ms: in_ms(self.inbox.ttl),
             due,
-            apart: true,
+            reports: Reports::Apart,
         };
         lease.run(connection).await
     }

@@ -115,23 +115,31 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     })
 }
 
-/// Only global unicast, 2000::/3, without what is special in it (IANA IPv6
-/// special-purpose registry). An IPv4 address inside counts as itself.
+/// Protocol assignments with Teredo, documentation, 6to4, documentation (IANA
+/// IPv6 special-purpose registry).
+const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+];
+/// Global unicast, `2000::/3`: all else is for special use.
+const GLOBAL_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+/// An IPv4 address stands in the rest: mapped (RFC 4291), translated (RFC 6052).
+const HOLDS_V4: [(Ipv6Addr, u32); 2] = [
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+];
+
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let tail = || {
-        let [w, x] = g.to_be_bytes();
-        let [y, z] = h.to_be_bytes();
-        Ipv4Addr::new(w, x, y, z)
-    };
-    match (a, b) {
-        // Mapped (RFC 4291) and translated (RFC 6052) IPv4.
-        (0, 0) if [c, d, e, f] == [0, 0, 0, 0xffff] => is_public_v4(tail()),
-        (0x64, 0xff9b) if [c, d, e, f] == [0, 0, 0, 0] => is_public_v4(tail()),
-        // Protocol assignments with Teredo, documentation, 6to4.
-        (0x2001, 0..=0x1ff | 0xdb8) | (0x2002, _) | (0x3fff, 0..=0xfff) => false,
-        (a, _) => a & 0xe000 == 0x2000,
+    let bits = address.to_bits();
+    let is_in =
+        |(network, length): &(Ipv6Addr, u32)| (bits ^ network.to_bits()).leading_zeros() >= *length;
+    if HOLDS_V4.iter().any(is_in) {
+        let [.., w, x, y, z] = address.octets();
+        return is_public_v4(Ipv4Addr::new(w, x, y, z));
     }
+    is_in(&GLOBAL_V6) && !SPECIAL_V6.iter().any(is_in)
 }
 
 #[cfg(test)]

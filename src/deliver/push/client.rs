@@ -227,7 +227,7 @@ impl Failure {
         let sources = std::iter::successors(cause.source(), |&cause| cause.source());
         let is_private = sources
             .into_iter()
-            .any(|cause| cause.is::<PrivateAddress>());
+            .any(<dyn std::error::Error>::is::<PrivateAddress>);
         let reason = if is_private {
             "private_address"
         } else if cause.is_timeout() {

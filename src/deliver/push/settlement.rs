@@ -130,10 +130,10 @@ mod tests {
                 tried_for: Duration::from_hours(hours),
                 ..FRESH
             };
-            match settled(&failure(None), history) {
-                Settlement::Failed { again, .. } => again,
-                other => panic!("{other:?}"),
-            }
+            let Settlement::Failed { again, .. } = settled(&failure(None), history) else {
+                panic!("it failed");
+            };
+            again
         };
         let dead = Again::Never {
             code: EXHAUSTED,

@@ -20,10 +20,10 @@ const SEED_LEN: usize = 32;
 
 /// A key that signs what is pushed.
 pub(super) enum Key {
-    /// Both sides have it.
-    Shared(hmac::Key),
-    /// The receiver has the public half. Boxed, as it is the larger by far.
-    Private(Box<Ed25519KeyPair>),
+    /// Both sides have it. Boxed, as it is the larger by far.
+    Shared(Box<hmac::Key>),
+    /// The receiver has the public half.
+    Private(Ed25519KeyPair),
 }
 
 impl fmt::Debug for Key {
@@ -49,7 +49,8 @@ impl Key {
             if !SECRET_LEN.contains(&secret.len()) {
                 return Err(KeyFault::Length);
             }
-            return Ok(Self::Shared(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+            return Ok(Self::Shared(Box::new(key)));
         }
         let base64 = text.strip_prefix("whsk_").ok_or(KeyFault::Prefix)?;
         let pair = bytes(base64)?;
@@ -58,7 +59,7 @@ impl Key {
         if !public.is_empty() && key.public_key().as_ref() != public {
             return Err(KeyFault::PublicHalf);
         }
-        Ok(Self::Private(Box::new(key)))
+        Ok(Self::Private(key))
     }
 
     fn sign(&self, signed: &[u8]) -> String {

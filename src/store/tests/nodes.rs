@@ -15,7 +15,7 @@ fn take(limit: usize) -> Lease {
         token: clock::new_id(),
         ttl_ms: 60_000,
         due: lease::Due::Any,
-        apart: false,
+        reports: lease::Reports::Together,
     }
 }
 
