@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
+use crate::deliver::push::Pusher;
 use crate::deliver::{self, Counter};
+use crate::directory::{Delivery, Party};
 use crate::http::{self, Certificate, Limits, Server, TlsError};
 use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
 use crate::seal::{KeyError, Keys};
@@ -221,6 +223,13 @@ impl App {
             self.used_keys,
             self.stop.clone(),
         ));
+        let pusher = Pusher {
+            store: self.base.store.clone(),
+            clock: self.base.clock.clone(),
+            current: self.intake.current.clone(),
+            stop: self.stop.clone(),
+        };
+        tasks.spawn(pusher.run());
         tasks.spawn(self.admin_side.run(self.stop.clone()));
         self.party_side.run(self.stop.clone()).await;
         while tasks.join_next().await.is_some() {}
@@ -253,6 +262,20 @@ pub fn check_certificate(settings: &Settings) -> Result<(), StartError> {
     http::acceptor(&chain, &key)
         .map(|_| ())
         .map_err(StartError::Tls)
+}
+
+/// What would keep messages from being pushed, a line per receiver.
+#[must_use]
+pub fn push_faults(setup: &Setup) -> Vec<String> {
+    let parties = setup.directory.directory().parties.values();
+    let fault = |party: &Party| match &party.delivery {
+        Delivery::Push(push) => {
+            let fault = deliver::push::check(push, &setup.settings).err()?;
+            Some(format!("party {}: {fault}", party.id))
+        }
+        Delivery::Poll => None,
+    };
+    parties.filter_map(fault).collect()
 }
 
 /// The configured certificate, or a self-signed one in the data folder.

@@ -2,12 +2,13 @@
 //!
 //! The rest of the crate never asks the operating system for the time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use tokio::sync::watch;
 
 /// Where the time comes from.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Manual(Arc<Mutex<Timestamp>>),
+    Manual(Arc<watch::Sender<Timestamp>>),
 }
 
 impl Clock {
@@ -29,15 +30,11 @@ impl Clock {
     /// A clock that stands still until [`Clock::advance`] moves it.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(Mutex::new(start))))
+        Self(Source::Manual(Arc::new(watch::Sender::new(start))))
     }
 
     /// This moment, in whole milliseconds: what is told and what is stored
     /// are the same.
-    ///
-    /// # Panics
-    ///
-    /// Never: no holder of a manual clock panics.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -46,7 +43,7 @@ impl Clock {
                 let now = Timestamp::now();
                 Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
             }
-            Source::Manual(at) => *at.lock().expect("no holder panics"),
+            Source::Manual(at) => *at.borrow(),
         }
     }
 
@@ -67,8 +64,22 @@ impl Clock {
     /// When the time would leave the range of a timestamp.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(at) = &self.0 {
-            let mut at = at.lock().expect("no holder panics");
-            *at = at.saturating_add(by).expect("a Duration is in range");
+            at.send_modify(|at| *at = at.saturating_add(by).expect("a Duration is in range"));
+        }
+    }
+
+    /// Waits until this clock shows `at`. Moving a manual clock wakes those
+    /// who wait for it.
+    pub async fn sleep_until(&self, at: Timestamp) {
+        match &self.0 {
+            Source::System => {
+                let wait = Duration::try_from(at.duration_since(self.now()));
+                tokio::time::sleep(wait.unwrap_or_default()).await;
+            }
+            Source::Manual(shown) => {
+                // The sender is in hand, so the channel stays open.
+                let _ = shown.subscribe().wait_for(|now| *now >= at).await;
+            }
         }
     }
 
@@ -124,5 +135,20 @@ mod tests {
         assert_eq!(clock.today().to_string(), "2026-07-02");
         clock.advance(Duration::from_hours(24));
         assert_eq!(clock.today().to_string(), "2026-07-03");
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_by_a_manual_clock_wakes_when_it_is_moved() {
+        let clock = Clock::manual("2026-07-01T22:30:00Z".parse().unwrap());
+        let at = clock.now() + Duration::from_hours(1);
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep_until(at).await }
+        });
+        clock.advance(Duration::from_mins(59));
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished());
+        clock.advance(Duration::from_mins(1));
+        sleeper.await.unwrap();
     }
 }

@@ -43,6 +43,8 @@ pub struct Settings {
     pub data_key: Source,
     /// What is logged and how.
     pub log: Log,
+    /// The folder of the file, from which relative paths start.
+    folder: PathBuf,
 }
 
 /// The names that the gateway has in messages, each 1 to 40 characters.
@@ -450,7 +452,22 @@ impl Settings {
                 .unwrap_or_else(|| Source::File(data_dir.join("data.key"))),
             log: written.log,
             data_dir,
+            folder: folder.to_owned(),
         })
+    }
+
+    /// The text behind a reference of the directory, `file:PATH` or
+    /// `env:NAME`, as it is now: a renewed key is a changed file. Relative
+    /// paths start at the folder of the settings.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, without the text.
+    pub fn secret(&self, reference: &str) -> Result<Secret, String> {
+        let environment = |name: &str| std::env::var(name).ok();
+        resolved(reference, &self.folder, &environment)?
+            .map(Secret)
+            .ok_or_else(|| "must be file:PATH or env:NAME".to_owned())
     }
 }
 

@@ -264,6 +264,11 @@ impl Current {
         let newer = snapshots.wait_for(|setup| setup.version() != version);
         tokio::time::timeout(limit, newer).await.is_ok()
     }
+
+    /// Waits for a snapshot that was not got yet; false when none will come.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
 }
 
 /// Why a snapshot could not be made.

@@ -58,14 +58,32 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "deliver",
-        &["access", "clock", "domain", "http", "setup", "store"],
+        &[
+            "access",
+            "clock",
+            "config",
+            "directory",
+            "domain",
+            "http",
+            "setup",
+            "store",
+        ],
     ),
     ("admin", &["clock", "http", "setup", "store"]),
     // What starts and stops all of it.
     (
         "app",
         &[
-            "admin", "clock", "config", "deliver", "http", "receive", "seal", "setup", "store",
+            "admin",
+            "clock",
+            "config",
+            "deliver",
+            "directory",
+            "http",
+            "receive",
+            "seal",
+            "setup",
+            "store",
         ],
     ),
     (

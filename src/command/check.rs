@@ -30,6 +30,12 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
             directory.parties.len(),
             directory.tenants.len()
         );
+        let faults = app::push_faults(&setup);
+        if !faults.is_empty() {
+            let lines: Vec<String> = faults.iter().map(|f| format!("not ok  {f}")).collect();
+            return Err(Failure::No(lines.join("\n")));
+        }
+        println!("ok  push");
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ mod apply;
 mod check;
 mod explain;
 mod key;
+mod push;
 mod serve;
 mod validate;
 
@@ -48,6 +49,9 @@ enum Command {
     /// Issues, lists and revokes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Shows, stops and resumes pushing to receivers.
+    #[command(subcommand)]
+    Push(PushCommand),
     /// Checks everything that would make `serve` fail, without serving.
     Check,
 }
@@ -138,6 +142,33 @@ enum KeyCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum PushCommand {
+    /// Lists the receivers that are pushed to, and how they do.
+    List {
+        /// How the list is written.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Sends nothing more to a receiver until it is resumed; its queue stays.
+    Pause(PushTarget),
+    /// Sends to a receiver again, at once, whatever stopped it.
+    Resume(PushTarget),
+}
+
+#[derive(Debug, Args)]
+struct PushTarget {
+    /// The receiver.
+    #[arg(long, value_name = "ID")]
+    party: String,
+    /// Its test traffic, in place of production.
+    #[arg(long)]
+    test: bool,
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
 /// Why a command gives no answer.
 #[derive(Debug)]
 pub enum Failure {
@@ -176,6 +207,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(asked) => explain::explain(config.as_deref(), &asked),
         Command::Apply(asked) => apply::apply(config.as_deref(), &asked),
         Command::Key(asked) => key::key(config.as_deref(), &asked),
+        Command::Push(asked) => push::push(config.as_deref(), &asked),
         Command::Check => check::check(config.as_deref()),
     };
     match outcome {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::delivery::check_delivery;
 use super::model::{
     BsnMode, Directory, EMPLOYER_TAGS, EmployerKey, Party, RecordKind, Route, Tenant,
 };
@@ -268,7 +269,8 @@ fn texts<'a>(key: &'a EmployerKey, tags: &[&str]) -> Vec<&'a str> {
     tags.iter().map(text).collect()
 }
 
-struct Findings<'a> {
+/// Collects what is wrong with one record.
+pub(super) struct Findings<'a> {
     kind: RecordKind,
     id: &'a str,
     prefix: String,
@@ -285,7 +287,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    fn add(&mut self, key: &str, problem: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, problem: impl Into<String>) {
         let key = format!("{}{key}", self.prefix);
         self.found
             .push(Inconsistency::new(self.kind, self.id, &key, problem.into()));
@@ -303,6 +305,7 @@ fn check_party(party: &Party, known: &Known, findings: &mut Findings<'_>) {
     if let Some(id) = &party.receiver_id {
         check_name("receiver_id", id, findings);
     }
+    check_delivery(&party.delivery, findings);
 }
 
 /// `IdInzndr` and `IdOntvngr` have at most 40 characters.

@@ -12,6 +12,7 @@
 //! describes the file.
 
 mod check;
+mod delivery;
 mod diff;
 mod file;
 mod lookup;
@@ -19,12 +20,13 @@ mod model;
 mod record;
 
 pub use check::{Inconsistency, Known};
+pub use delivery::{ClientCertificate, Delivery, Push};
 pub use diff::{Change, Diff};
 pub use file::{DirectoryError, DirectoryFile, load};
 pub use lookup::{Lookup, Match};
 pub use model::{
-    Agreement, BsnMode, Delivery, Directory, EMPLOYER_TAGS, EmployerKey, LegalBasis, Party,
-    RecordKind, Route, Tenant,
+    Agreement, BsnMode, Directory, EMPLOYER_TAGS, EmployerKey, LegalBasis, Party, RecordKind,
+    Route, Tenant,
 };
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use jiff::civil::Date;
 
+use super::delivery::Delivery;
 use crate::domain::{Domain, PartyId, PartyKind, TenantId, UnknownWord};
 
 /// Tags of an employer in the messages of edition 2017 that can say who it is.
@@ -95,21 +96,6 @@ impl Party {
     pub fn may_send_as(&self, sender_id: &str) -> bool {
         self.sender_ids.iter().any(|known| known == sender_id)
     }
-}
-
-/// How a party gets its messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// It asks for them.
-    Poll,
-    /// They are sent to it.
-    Push {
-        /// Where, `https://…` without user or password.
-        url: String,
-        /// Where the shared secret stands, `file:…` or `env:…`; resolved when
-        /// it is used.
-        secret: Option<String>,
-    },
 }
 
 /// An employer whose employees' messages are exchanged.

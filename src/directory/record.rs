@@ -8,16 +8,16 @@ use jiff::civil::Date;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::delivery::WrittenDelivery;
 use super::model::{
-    Agreement, BsnMode, Delivery, Directory, EmployerKey, LegalBasis, Party, RecordKind, Route,
-    Tenant,
+    Agreement, BsnMode, Directory, EmployerKey, LegalBasis, Party, RecordKind, Route, Tenant,
 };
 use crate::domain::{PartyId, TenantId};
 
 /// A key of a record with what is wrong with it.
 pub(super) type Wrong = (String, String);
 
-fn wrong<T>(key: &str, problem: impl fmt::Display) -> Result<T, Wrong> {
+pub(super) fn wrong<T>(key: &str, problem: impl fmt::Display) -> Result<T, Wrong> {
     Err((key.to_owned(), problem.to_string()))
 }
 
@@ -74,18 +74,8 @@ pub(super) struct WrittenParty {
     mapping: String,
     #[serde(default = "default_edition")]
     edition: String,
-    #[serde(default)]
+    #[serde(default = "WrittenDelivery::poll")]
     delivery: WrittenDelivery,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenDelivery {
-    mode: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -168,15 +158,6 @@ fn default_bsn() -> String {
 fn default_receipt() -> String {
     "N".to_owned()
 }
-impl Default for WrittenDelivery {
-    fn default() -> Self {
-        Self {
-            mode: "poll".to_owned(),
-            url: None,
-            secret: None,
-        }
-    }
-}
 
 impl WrittenParty {
     pub(super) fn read(self) -> Result<Party, Wrong> {
@@ -196,10 +177,6 @@ impl WrittenParty {
     }
 
     fn write(party: &Party) -> Self {
-        let (mode, url, secret) = match &party.delivery {
-            Delivery::Poll => ("poll", None, None),
-            Delivery::Push { url, secret } => ("push", Some(url.clone()), secret.clone()),
-        };
         Self {
             id: party.id.to_string(),
             name: party.name.clone(),
@@ -208,50 +185,9 @@ impl WrittenParty {
             receiver_id: party.receiver_id.clone(),
             mapping: party.mapping.clone(),
             edition: party.edition.clone(),
-            delivery: WrittenDelivery {
-                mode: mode.to_owned(),
-                url,
-                secret,
-            },
+            delivery: WrittenDelivery::write(&party.delivery),
         }
     }
-}
-
-impl WrittenDelivery {
-    fn read(self) -> Result<Delivery, Wrong> {
-        match (self.mode.as_str(), self.url) {
-            ("poll", None) if self.secret.is_none() => Ok(Delivery::Poll),
-            ("poll", _) => wrong("delivery", "a party that polls has no url and no secret"),
-            ("push", Some(url)) => {
-                check_push_url(&url)?;
-                let is_reference = |s: &String| s.starts_with("file:") || s.starts_with("env:");
-                if !self.secret.as_ref().is_none_or(is_reference) {
-                    let problem = "must be file:PATH or env:NAME, never the secret itself";
-                    return wrong("delivery.secret", problem);
-                }
-                let secret = self.secret;
-                Ok(Delivery::Push { url, secret })
-            }
-            ("push", None) => wrong("delivery", "push needs a url"),
-            _ => wrong("delivery.mode", "must be poll or push"),
-        }
-    }
-}
-
-fn check_push_url(url: &str) -> Result<(), Wrong> {
-    let key = "delivery.url";
-    let Some(rest) = url.strip_prefix("https://") else {
-        return wrong(key, "must start with https://");
-    };
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if host.is_empty() {
-        return wrong(key, "names no host");
-    }
-    // It would stand in every diff and list.
-    if host.contains('@') {
-        return wrong(key, "must not hold a user or password");
-    }
-    Ok(())
 }
 
 impl WrittenTenant {

@@ -193,6 +193,46 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "d.toml:17: party[2].delivery.url: must not hold a user or password",
     ),
     (
+        ", secret = \"file:arbo.secret\"",
+        "",
+        "d.toml:17: party[2].delivery: push needs a secret",
+    ),
+    (
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", previous_secret = \"hush\"",
+        "d.toml:17: party[2].delivery.previous_secret: must be file:PATH or env:NAME",
+    ),
+    (
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", client_cert = \"file:hush\"",
+        "d.toml:17: party[2].delivery: client_cert and client_key go together",
+    ),
+    (
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", ca = \"-----BEGIN hush\"",
+        "d.toml:17: party[2].delivery.ca: must be file:PATH or env:NAME",
+    ),
+    (
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", allow_private = [\"a\", \"hush/\"]",
+        "d.toml:17: party[2].delivery.allow_private[2]: must be a host",
+    ),
+    (
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", timeout_seconds = 61",
+        "d.toml:17: party[2].delivery.timeout_seconds: must be 1 to 60",
+    ),
+    (
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", max_in_flight = 0",
+        "d.toml:17: party[2].delivery.max_in_flight: must be 1 to 100",
+    ),
+    (
+        "https://arbo.example/in",
+        "https://arbo.example/#hush",
+        "d.toml:17: party[2].delivery.url: must not hold a fragment",
+    ),
+    (
         "file:arbo.secret",
         "hush",
         "d.toml:17: party[2].delivery.secret: must be file:PATH or env:NAME",
@@ -514,6 +554,33 @@ fn a_contradiction_outside_the_file_is_named_by_its_record() {
         "already applied: tenant bakkerij-jansen: route[1].to: arbo-noord has no receiver_id, so it cannot receive\n\
          already applied: tenant bakkerij-jansen: route[1].domain: arbodienst goes to a party of kind arbodienst, and arbo-noord is verzekeraar"
     );
+}
+
+#[test]
+fn everything_of_push_is_kept_in_its_record() {
+    let text = EXAMPLE.replace(
+        "secret = \"file:arbo.secret\"",
+        "secret = \"file:a\", previous_secret = \"env:B\", client_cert = \"file:c\", \
+         client_key = \"file:d\", ca = \"file:e\", allow_private = [\"arbo.lan\"], \
+         timeout_seconds = 5, max_in_flight = 2",
+    );
+    let applied = directory(&text);
+    let Delivery::Push(push) = &applied.parties[&party("arbo-noord")].delivery else {
+        panic!("it is pushed to");
+    };
+    assert_eq!((push.timeout.as_secs(), push.max_in_flight), (5, 2));
+    assert_eq!(Directory::from_records(applied.to_records()), Ok(applied));
+}
+
+#[test]
+fn a_record_of_an_older_version_is_read() {
+    let body = r#"{"id":"a","name":"A","kind":"arbodienst","delivery":{"mode":"push","url":"https://a.example/"}}"#;
+    let read = Directory::from_records([("party", "a", body)]).unwrap();
+    let Delivery::Push(push) = &read.parties[&party("a")].delivery else {
+        panic!("it is pushed to");
+    };
+    assert_eq!((push.timeout.as_secs(), push.max_in_flight), (20, 8));
+    assert_eq!(push.secret, None);
 }
 
 #[test]

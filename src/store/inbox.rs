@@ -18,7 +18,7 @@ use super::acceptance::payload_place;
 use super::backend::{Row, query};
 use super::details::OpenDetails;
 use super::error::{Error, damaged};
-use super::lease::{Acknowledge, Fenced, Lease, Then, WithLease};
+use super::lease::{Acknowledge, Due, Fenced, Lease, Reports, Taken, Then, WithLease};
 use super::sql::{self, Columnar as _, blob, ms};
 use crate::domain::{Domain, KeyedHash, PartyId, TenantId};
 use crate::seal::{self, Place};
@@ -216,20 +216,34 @@ impl Store {
             limit: limit.min(sql::LIST_MAX),
             token: new_token(),
             ttl_ms: in_ms(ttl),
+            // Whoever asks for its messages need not wait for a retry.
+            due: Due::Any,
+            reports: Reports::Together,
         };
         let lease = request.token.clone();
         let taken = self.writer().write(request).await?;
+        self.open_leased(party, test, &lease, &taken).await
+    }
+
+    /// The releases that a lease took; one that does not open is given up.
+    pub(super) async fn open_leased(
+        &self,
+        party: &PartyId,
+        test: bool,
+        lease: &str,
+        taken: &Taken,
+    ) -> Result<Vec<Leased>, Error> {
         let mut payloads = self.payloads(&taken.rows).await?;
         let mut leased = Vec::with_capacity(taken.rows.len());
         for row in &taken.rows {
             let id: String = row.value("id")?;
             let Some(xml) = payloads.remove(&id) else {
-                self.give_up(party, &id, &lease).await?;
+                self.give_up(party, &id, lease).await?;
                 continue;
             };
             leased.push(Leased {
                 id,
-                lease: lease.clone(),
+                lease: lease.to_owned(),
                 sequence: row.value("sequence")?,
                 message_type: row.value("message_type")?,
                 edition: row.value("edition")?,
@@ -322,16 +336,22 @@ impl Store {
         code: &str,
         reason: &str,
     ) -> Result<(), InboxError> {
+        let then = Then::Bury {
+            rejection: self.sealed_rejection(id, code, reason),
+        };
+        self.with_lease(party, id, lease, then).await?;
+        Ok(())
+    }
+
+    /// Why a release was given up, as its row holds it.
+    pub(super) fn sealed_rejection(&self, id: &str, code: &str, reason: &str) -> Vec<u8> {
         let plain = Zeroizing::new(json!({ "code": code, "reason": reason }).to_string());
         let place = Place {
             table: "delivery",
             row: id.as_bytes(),
             column: "rejection",
         };
-        let then = Then::Bury {
-            rejection: self.keys().seal(place, plain.as_bytes()),
-        };
-        self.with_lease(party, id, lease, then).await.map(drop)
+        self.keys().seal(place, plain.as_bytes())
     }
 
     /// Holds a leased release for `ttl` from now, and says until when.
@@ -513,11 +533,11 @@ fn tenant(row: &Row) -> Result<TenantId, Error> {
 }
 
 /// 128 random bits as 32 hexadecimal digits.
-fn new_token() -> String {
+pub(super) fn new_token() -> String {
     format!("{:032x}", u128::from_be_bytes(seal::random()))
 }
 
-fn in_ms(time: Duration) -> i64 {
+pub(super) fn in_ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 

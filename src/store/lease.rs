@@ -33,20 +33,61 @@ pub(super) struct Lease {
     pub(super) token: String,
     /// For how long, in milliseconds.
     pub(super) ttl_ms: i64,
+    /// What may be taken; the rest waits, as what is leased does.
+    pub(super) due: Due,
+    /// Whether reports of one case may come together, in order.
+    pub(super) reports: Reports,
+}
+
+/// Whether reports of one case may come in one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reports {
+    /// In order.
+    Together,
+    /// A later one comes after the earlier one is finished.
+    Apart,
+}
+
+/// Which releases a lease may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Also those that wait for a retry.
+    Any,
+    /// Those whose time has come.
+    Now,
+    /// Those that were never put off.
+    NeverLater,
+}
+
+impl Due {
+    /// A release that is due later than this waits.
+    fn by(self, now: i64) -> i64 {
+        match self {
+            Self::Any => i64::MAX,
+            Self::Now => now,
+            Self::NeverLater => 0,
+        }
+    }
 }
 
 /// What a lease took.
+#[derive(Default)]
 pub(super) struct Taken {
     /// Until when, in unix milliseconds of the database.
     pub(super) until: i64,
     /// Columns of the releases, as they were before.
     pub(super) rows: Vec<Row>,
     /// True when something due waits for an earlier report of its case.
-    held_back: bool,
+    pub(super) held_back: bool,
+    /// True when there was no room for something due.
+    pub(super) is_full: bool,
+    /// When the first of what was passed over comes free by itself, in unix
+    /// milliseconds of the database.
+    pub(super) next: Option<i64>,
 }
 
 const SCAN: &str = "SELECT id, sequence, tenant, message_type, edition, cases, bytes, received_at,
-    state, lease_until, attempt FROM delivery
+    state, lease_until, attempt, due_at, failures, refusals, first_failed_at FROM delivery
     WHERE party = $1 AND test = $2 AND finished_at IS NULL AND sequence > $3
     ORDER BY sequence LIMIT $4";
 
@@ -56,7 +97,7 @@ impl Change for Lease {
     async fn run(&self, connection: &mut Connection) -> Result<Taken, sqlx::Error> {
         let now = connection.now_ms();
         let until = now.saturating_add(self.ttl_ms);
-        let mut pick = Pick::new(self.limit, now);
+        let mut pick = Pick::new(self, now);
         let mut taken = Vec::new();
         let mut after = 0_i64;
         // Mostly the oldest rows are due; if not, the steps grow.
@@ -85,6 +126,8 @@ impl Change for Lease {
             until,
             rows: taken,
             held_back: pick.held_back,
+            is_full: pick.is_full,
+            next: pick.next,
         })
     }
 
@@ -183,6 +226,9 @@ fn is_leased(row: &Row, now: i64) -> Result<bool, sqlx::Error> {
 #[derive(Clone)]
 struct Pick {
     now: i64,
+    /// What is due later waits.
+    due_by: i64,
+    reports: Reports,
     /// How many more releases the answer takes.
     places: usize,
     /// How many more bytes.
@@ -191,18 +237,22 @@ struct Pick {
     is_full: bool,
     blocked: HashSet<[u8; KeyedHash::LEN]>,
     held_back: bool,
+    next: Option<i64>,
 }
 
 impl Pick {
-    fn new(limit: usize, now: i64) -> Self {
+    fn new(lease: &Lease, now: i64) -> Self {
         Self {
             now,
-            places: limit,
+            due_by: lease.due.by(now),
+            reports: lease.reports,
+            places: lease.limit,
             room: ANSWER_BYTES,
             is_empty: true,
             is_full: false,
             blocked: HashSet::new(),
             held_back: false,
+            next: None,
         }
     }
 
@@ -213,7 +263,9 @@ impl Pick {
         for row in rows {
             let cases: &[u8] = row.get("cases")?;
             let (cases, _) = cases.as_chunks::<{ KeyedHash::LEN }>();
-            let is_held = is_leased(row, self.now)?;
+            let free_at = self.free_at(row)?;
+            self.next = self.next.into_iter().chain(free_at).min();
+            let is_held = free_at.is_some();
             let is_lost = lost.contains(row.get::<&str>("id")?);
             if is_held || is_lost || cases.iter().any(|case| self.blocked.contains(case)) {
                 self.blocked.extend(cases);
@@ -226,12 +278,24 @@ impl Pick {
                 self.is_full = true;
                 break;
             }
+            if self.reports == Reports::Apart {
+                self.blocked.extend(cases);
+            }
             self.places -= 1;
             self.room -= bytes;
             self.is_empty = false;
             picked.push(true);
         }
         Ok(picked)
+    }
+
+    /// When a row comes free that is leased or not due yet.
+    fn free_at(&self, row: &Row) -> Result<Option<i64>, sqlx::Error> {
+        if is_leased(row, self.now)? {
+            return row.get("lease_until").map(Some);
+        }
+        let due_at: i64 = row.get("due_at")?;
+        Ok((due_at > self.due_by).then_some(due_at))
     }
 }
 

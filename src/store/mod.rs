@@ -32,6 +32,7 @@ mod ledger;
 mod lookup;
 mod message;
 mod parked;
+mod push;
 mod retention;
 mod sql;
 mod writer;
@@ -52,6 +53,10 @@ pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREAD
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
 pub use parked::{ParkedFilter, ParkedItem};
+pub use push::{
+    Again, PushClaim, PushInbox, PushReceiver, PushState, Pushed, PushedRef, Settled, Settlement,
+    Turn,
+};
 pub use retention::Expired;
 
 use crate::clock::{self, Clock};

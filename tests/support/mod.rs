@@ -247,6 +247,20 @@ impl Gateway {
         }
     }
 
+    /// Ends everything where it is, as a kill does; gives the data folder back.
+    pub async fn kill(mut self) -> TempDir {
+        let served = self.served.take().unwrap();
+        served.abort();
+        let _ = served.await;
+        self.base.store.close().await;
+        self.folder
+    }
+
+    /// Begins to stop, without waiting for the end.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops gracefully; gives the data folder back.
     pub async fn stop(mut self) -> TempDir {
         self.stop.cancel();

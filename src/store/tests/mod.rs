@@ -5,6 +5,7 @@ mod faults;
 mod inbox;
 mod model;
 mod nodes;
+mod push;
 mod records;
 mod schemas;
 mod speed;

@@ -14,6 +14,8 @@ fn take(limit: usize) -> Lease {
         limit,
         token: clock::new_id(),
         ttl_ms: 60_000,
+        due: lease::Due::Any,
+        reports: lease::Reports::Together,
     }
 }
 
