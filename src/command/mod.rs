@@ -1,7 +1,9 @@
 //! The commands of the binary: each turns arguments into calls and results
 //! into text and an exit code.
 //!
-//! Exit codes: 0 fine, 1 the answer is no, 2 usage or environment.
+//! Exit codes: 0 fine, 1 the answer is no, 2 usage or environment. With
+//! `--format json` standard output holds JSON objects and nothing else, one a
+//! line; a failure is the last of them, `{"error": …}`.
 
 mod apply;
 mod check;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
 use crate::app::{Base, StartError};
 use crate::clock::Clock;
@@ -29,6 +32,9 @@ pub struct Arguments {
     /// The settings file. Default: config/gateway.toml, which may be absent.
     #[arg(long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
+    /// How results and errors are written: text, or JSON with one object a line.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    format: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,14 +58,37 @@ enum Command {
     Check,
 }
 
-/// How a result is written.
+/// How results and errors are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// For people: results on standard output, errors on standard error.
     #[default]
     Text,
-    /// For programs.
+    /// For programs: one object a line on standard output, also for an error.
     Json,
+}
+
+impl Format {
+    /// Writes one result.
+    fn print(self, text: impl fmt::Display, json: &Value) {
+        match self {
+            Self::Text => println!("{text}"),
+            Self::Json => println!("{json}"),
+        }
+    }
+
+    /// Says why there is no result, and gives the exit code.
+    fn fail(self, failure: &Failure) -> ExitCode {
+        let (kind, why, code) = match failure {
+            Failure::No(why) => ("no", why, 1),
+            Failure::Environment(why) => ("environment", why, 2),
+        };
+        match self {
+            Self::Text => eprintln!("{why}"),
+            Self::Json => println!("{}", json!({ "error": { "kind": kind, "message": why } })),
+        }
+        ExitCode::from(code)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -77,9 +106,6 @@ struct ValidateArguments {
     /// The edition of the standard.
     #[arg(long, default_value = "2017")]
     edition: String,
-    /// Text shows the place in the file; JSON holds one line a file.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
     /// Only the bare verdict of the schema, without tolerance and rules.
     #[arg(long)]
     schema_only: bool,
@@ -96,9 +122,6 @@ struct ExplainArguments {
     /// As if sent on this day, YYYY-MM-DD.
     #[arg(long, value_name = "DATE")]
     as_of: Option<jiff::civil::Date>,
-    /// How the plan is written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -126,11 +149,7 @@ enum KeyCommand {
         days: Option<u32>,
     },
     /// Lists keys, never the keys themselves.
-    List {
-        /// How the list is written.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List,
     /// Ends a key at once.
     Revoke {
         /// Its id, as `key list` shows it.
@@ -168,27 +187,33 @@ impl From<crate::store::Error> for Failure {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
-    let Arguments { config, command } = arguments;
+    let Arguments {
+        config,
+        format,
+        command,
+    } = arguments;
+    let config = config.as_deref();
     let outcome = match command {
-        Command::Validate(asked) => return validate::validate(config.as_deref(), &asked),
-        Command::Serve => serve::serve(config.as_deref()),
-        Command::Demo(asked) => crate::demo::run(asked.once).map_err(Failure::Environment),
-        Command::Explain(asked) => explain::explain(config.as_deref(), &asked),
-        Command::Apply(asked) => apply::apply(config.as_deref(), &asked),
-        Command::Key(asked) => key::key(config.as_deref(), &asked),
-        Command::Check => check::check(config.as_deref()),
+        Command::Validate(asked) => return validate::validate(config, &asked, format),
+        Command::Serve => serve::serve(config),
+        Command::Demo(asked) => demo(&asked, format),
+        Command::Explain(asked) => explain::explain(config, &asked, format),
+        Command::Apply(asked) => apply::apply(config, &asked, format),
+        Command::Key(asked) => key::key(config, &asked, format),
+        Command::Check => check::check(config, format),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::No(why)) => {
-            eprintln!("{why}");
-            ExitCode::from(1)
-        }
-        Err(Failure::Environment(why)) => {
-            eprintln!("{why}");
-            ExitCode::from(2)
-        }
+        Err(failure) => format.fail(&failure),
     }
+}
+
+/// The demo is a story for people; a program that asks for JSON is told so.
+fn demo(asked: &DemoArguments, format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        return Err(Failure::environment("the demo is written as text only"));
+    }
+    crate::demo::run(asked.once).map_err(Failure::Environment)
 }
 
 fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
