@@ -60,7 +60,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "deliver",
         &["access", "clock", "domain", "http", "setup", "store"],
     ),
-    ("admin", &["clock", "http", "setup", "store"]),
+    // What waits for a person, and what a person can do about it.
+    ("letters", &["domain", "receive", "store"]),
+    (
+        "admin",
+        &[
+            "clock", "http", "letters", "receive", "seal", "setup", "store",
+        ],
+    ),
     // What starts and stops all of it.
     (
         "app",
@@ -92,6 +99,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "demo",
             "directory",
             "domain",
+            "letters",
             "receive",
             "setup",
             "store",

@@ -23,6 +23,8 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         let base = Base::open(settings, Clock::system())
             .await
             .map_err(|cause| no(&cause))?;
+        app::admin_token(&base.foundation.settings).map_err(|cause| no(&cause))?;
+        passed("admin token", Value::Null);
         let editions: Vec<&str> = base.foundation.editions.names().collect();
         passed("schemas", json!(editions.join(", ")));
         let mappings: Vec<&str> = base.foundation.mappings.names().collect();

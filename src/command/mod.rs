@@ -7,8 +7,10 @@
 
 mod apply;
 mod check;
+mod dead;
 mod explain;
 mod key;
+mod parked;
 mod serve;
 mod validate;
 
@@ -54,6 +56,12 @@ enum Command {
     /// Issues, lists and revokes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Lists dead letters, shows one, makes them due again.
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Lists what has no way to go yet, lets it go, or drops it.
+    #[command(subcommand)]
+    Parked(parked::ParkedCommand),
     /// Checks everything that would make `serve` fail, without serving.
     Check,
 }
@@ -80,6 +88,7 @@ impl Format {
     /// Says why there is no result, and gives the exit code.
     fn fail(self, failure: &Failure) -> ExitCode {
         let (kind, why, code) = match failure {
+            Failure::Said => return ExitCode::from(1),
             Failure::No(why) => ("no", why, 1),
             Failure::Environment(why) => ("environment", why, 2),
         };
@@ -162,6 +171,8 @@ enum KeyCommand {
 pub enum Failure {
     /// Exit 1: the answer is no.
     No(String),
+    /// Exit 1: the answer is no, and what was written says why.
+    Said,
     /// Exit 2: usage or environment.
     Environment(String),
 }
@@ -200,6 +211,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(asked) => explain::explain(config, &asked, format),
         Command::Apply(asked) => apply::apply(config, &asked, format),
         Command::Key(asked) => key::key(config, &asked, format),
+        Command::Dead(asked) => dead::dead(config, &asked, format),
+        Command::Parked(asked) => parked::parked(config, &asked, format),
         Command::Check => check::check(config, format),
     };
     match outcome {
@@ -214,6 +227,20 @@ fn demo(asked: &DemoArguments, format: Format) -> Result<(), Failure> {
         return Err(Failure::environment("the demo is written as text only"));
     }
     crate::demo::run(asked.once).map_err(Failure::Environment)
+}
+
+/// An object for people, one entry a line.
+fn lines(json: &Value) -> String {
+    let entries = json.as_object().into_iter().flatten();
+    let line = |(key, value): (&String, &Value)| {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        format!("{key}: {value}")
+    };
+    entries.map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn settings(config: Option<&Path>) -> Result<Settings, Failure> {

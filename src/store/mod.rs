@@ -22,6 +22,7 @@ mod api_key;
 mod backend;
 mod bells;
 mod counts;
+mod dead;
 mod details;
 mod directory;
 mod error;
@@ -33,6 +34,7 @@ mod lookup;
 mod message;
 mod parked;
 mod retention;
+mod revive;
 mod sql;
 mod writer;
 
@@ -44,6 +46,7 @@ pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unpar
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use counts::{Backlog, WithheldCount};
+pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
 pub use directory::{Directory, DirectoryChange, Record};
 pub use error::{Cause, Error};
 #[cfg(debug_assertions)]
@@ -51,8 +54,9 @@ pub use failpoint::die_at;
 pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
-pub use parked::{ParkedFilter, ParkedItem};
+pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
 pub use retention::Expired;
+pub use revive::{Overtaken, Replay, ReplayCount, ReplayGroup, Retry};
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};

@@ -1,10 +1,18 @@
-//! What operators and monitoring read: health, readiness, metrics.
+//! What operators and monitoring read: health, readiness, metrics. And what
+//! operators do over HTTP: `/admin/v1`, for those who hold the token.
 //!
 //! Nothing here holds personal data: labels are parties, domains and rules.
 
+mod asked;
+mod dead;
+mod parked;
+mod token;
+
+pub use token::{TOKEN_FILE, Token};
+
 use std::sync::OnceLock;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +23,7 @@ use serde_json::json;
 
 use crate::clock::Clock;
 use crate::http::{Kind, Problem};
+use crate::receive::Intake;
 use crate::setup::Current;
 use crate::store::Store;
 
@@ -29,6 +38,21 @@ pub struct Admin {
     pub current: Current,
 }
 
+/// State of the operators' API.
+#[derive(Clone)]
+pub struct Desk {
+    /// The store, and what lets parked parts go.
+    pub intake: Intake,
+    /// What an operator has to show.
+    pub token: Token,
+}
+
+/// The contract of the operators' API in `OpenAPI` 3.1.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// Largest body that an operator sends, in bytes.
+const BODY_MAX: usize = 64 * 1024;
+
 /// `GET /healthz` and `GET /readyz`, on both listeners.
 pub fn health(admin: Admin) -> Router {
     Router::new()
@@ -40,16 +64,29 @@ pub fn health(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Health, readiness and `GET /metrics`, for the operators' listener.
-pub fn routes(admin: Admin) -> Router {
+/// Health, readiness, `GET /metrics` and `/admin`, for the operators' listener.
+pub fn routes(admin: Admin, desk: Desk) -> Router {
     // Installed now, so that nothing is counted before the first scrape in vain.
     let _ = recorder();
     Router::new()
         .route("/metrics", get(metrics))
         .with_state(admin.clone())
         .merge(health(admin))
+        .merge(api(desk))
         .fallback(crate::http::not_found)
         .method_not_allowed_fallback(crate::http::method_not_allowed)
+}
+
+/// The operators' API. Its contract is no secret, everything else needs the
+/// token.
+fn api(desk: Desk) -> Router {
+    let contract = || async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) };
+    Router::new()
+        .merge(dead::routes())
+        .merge(parked::routes())
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .route("/admin/openapi.json", get(contract))
+        .with_state(desk)
 }
 
 async fn ready(State(admin): State<Admin>) -> Result<Response, Problem> {
