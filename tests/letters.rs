@@ -512,7 +512,7 @@ async fn what_waits_longer_for_a_person_goes_first() {
     };
     for number in 1..=2 {
         gateway.accept("adp", stray(number).xml()).await;
-        gateway.clock.advance(Duration::from_secs(60));
+        gateway.clock.advance(Duration::from_mins(1));
     }
     let listed = operators.get("/parked").await;
     let ids: Vec<&str> = listed["parked"]

@@ -22,14 +22,14 @@ fn contracts() -> [Contract; 2] {
             sources: &[
                 include_str!("../src/receive/routes.rs"),
                 include_str!("../src/deliver/inbox.rs"),
-                include_str!("../src/admin/monitor.rs"),
+                include_str!("../src/admin.rs"),
                 include_str!("../src/http/mod.rs"),
             ],
         },
         Contract {
             document: read(admin::OPENAPI),
             sources: &[
-                include_str!("../src/admin/mod.rs"),
+                include_str!("../src/admin/api.rs"),
                 include_str!("../src/admin/dead.rs"),
                 include_str!("../src/admin/parked.rs"),
             ],

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Desk;
+use super::api::Desk;
 use super::asked::{self, store_problem};
 use super::token::Operator;
 use crate::http::Problem;

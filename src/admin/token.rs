@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::Desk;
+use super::api::Desk;
 use crate::http::{Kind, Problem, bearer};
 use crate::seal::{self, KeyError, SECRET_LEN};
 

@@ -181,9 +181,10 @@ fn counts(replay: &Replay, dry_run: bool, json: &Value) -> String {
         .flatten()
     {
         let word = |key: &str| match group.get(key) {
-            Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => "(not shown)".to_owned(),
-            Some(other) => other.to_string(),
+            Some(value) => value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned),
         };
         text.push_str(&format!(
             "{} {} {} {} {}: {} dead, {} due, {} overtaken\n",

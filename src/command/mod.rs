@@ -233,12 +233,8 @@ fn demo(asked: &DemoArguments, format: Format) -> Result<(), Failure> {
 fn lines(json: &Value) -> String {
     let entries = json.as_object().into_iter().flatten();
     let line = |(key, value): (&String, &Value)| {
-        let value = match value {
-            Value::String(text) => text.clone(),
-            Value::Null => "-".to_owned(),
-            other => other.to_string(),
-        };
-        format!("{key}: {value}")
+        let text = value.as_str().map(str::to_owned);
+        format!("{key}: {}", text.unwrap_or_else(|| value.to_string()))
     };
     entries.map(line).collect::<Vec<_>>().join("\n")
 }

@@ -22,7 +22,7 @@ pub struct ParkedAsked {
     /// Only of this tenant.
     #[arg(long, value_name = "ID")]
     pub tenant: Option<String>,
-    /// Only what waits for this reason, such as employer_unknown.
+    /// Only what waits for this reason, such as `employer_unknown`.
     #[arg(long, value_name = "CODE")]
     pub reason: Option<String>,
     /// Only what came in more than so many hours ago.

@@ -125,9 +125,8 @@ impl Intake {
     ) -> Result<Plan, Waits> {
         let foreign = |foreign: Foreign| Waits::For(BTreeSet::from([foreign.code]));
         let parts = planner.sort().map_err(foreign)?;
-        let mut ledger = match self.ledger(planner, &parts).await {
-            Ok(ledger) => ledger,
-            Err(_) => return Err(Waits::ForTheStore),
+        let Ok(mut ledger) = self.ledger(planner, &parts).await else {
+            return Err(Waits::ForTheStore);
         };
         ledger.apply(known.iter().copied());
         let plan = planner.plan(parts, &ledger).map_err(foreign)?;

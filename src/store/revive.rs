@@ -301,7 +301,9 @@ impl Survey {
                 }
             }
         });
-        held.into_iter().for_each(|at| self.count(at));
+        for at in held {
+            self.count(at);
+        }
     }
 
     fn count(&mut self, at: usize) {
