@@ -240,6 +240,10 @@ impl Intake {
         match self.release_one(setup, item).await {
             Ok(became) => Ok(became),
             Err(AcceptError::Store(cause)) => Err(cause),
+            Err(AcceptError::Stale) => {
+                self.look_again.notify_one();
+                Err(Error::Conflict)
+            }
             Err(AcceptError::Duplicate(_) | AcceptError::Conflict) => {
                 let still = self.store.parked_summary(&item.id).await?;
                 still.map_or(Ok(Unparked::Gone), |_| Err(Error::Conflict))
