@@ -1,5 +1,5 @@
 //! What operators and monitoring read: health, readiness, metrics; and what
-//! operators do over HTTP ([`api`]).
+//! operators do over HTTP.
 //!
 //! Nothing here holds personal data: labels are parties, domains and rules.
 

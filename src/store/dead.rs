@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::Store;
 use super::backend::{Connection, Row, query};
 use super::error::Error;
-use super::revive::{Candidate, Survey};
 use super::sql::{Columnar as _, ms};
+use super::survey::{Candidate, Survey, by_inbox};
 use crate::domain::{Domain, PartyId, TenantId};
 use crate::seal::{Keys, Place};
 
@@ -282,7 +282,7 @@ impl Store {
         let (mut letters, candidates): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         let mut overtaken: HashMap<String, u64> = HashMap::new();
         let now = ms(self.clock().now());
-        for candidates in super::revive::by_inbox(candidates) {
+        for candidates in by_inbox(candidates) {
             let survey = Survey::of(connection, candidates, now).await?;
             overtaken.extend(survey.overtaken());
         }

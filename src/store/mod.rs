@@ -33,9 +33,11 @@ mod ledger;
 mod lookup;
 mod message;
 mod parked;
+mod replay;
 mod retention;
 mod revive;
 mod sql;
+mod survey;
 mod writer;
 
 use std::fmt;
@@ -55,8 +57,9 @@ pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREAD
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
 pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
+pub use replay::{Replay, ReplayCount, ReplayGroup};
 pub use retention::Expired;
-pub use revive::{Overtaken, Replay, ReplayCount, ReplayGroup, Retry};
+pub use revive::{Overtaken, Retry};
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};

@@ -1,8 +1,8 @@
 //! Dead letters: what is shown of them, their order when they are due again,
 //! and parked parts as operators see them.
 
-use super::super::revive::{Survey, by_inbox};
 use super::super::sql::ms;
+use super::super::survey::{Survey, by_inbox};
 use super::*;
 
 fn arbo() -> PartyId {
