@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header;
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::domain::{KeyedHash, PartyId};
-use crate::http::{Kind, Problem};
+use crate::http::{Kind, Problem, bearer};
 use crate::seal::Keys;
 use crate::setup::{Current, Setup};
 
@@ -110,15 +109,8 @@ impl<S: Doorkeeper> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let setup = state.current().get();
-        let header = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        let found = token.and_then(|token| party_of(&setup, token, state.clock().now()));
+        let found =
+            bearer(&parts.headers).and_then(|token| party_of(&setup, token, state.clock().now()));
         let Some((party, key)) = found else {
             return Err(Problem::new(Kind::Unauthorized));
         };

@@ -1,6 +1,13 @@
-//! What operators and monitoring read: health, readiness, metrics.
+//! What operators and monitoring read: health, readiness, metrics; and what
+//! operators do over HTTP.
 //!
 //! Nothing here holds personal data: labels are parties, domains and rules.
+
+mod api;
+mod asked;
+mod dead;
+mod parked;
+mod token;
 
 use std::sync::OnceLock;
 
@@ -12,6 +19,9 @@ use axum::{Json, Router};
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
+
+pub use api::{Desk, OPENAPI};
+pub use token::{TOKEN_FILE, Token};
 
 use crate::clock::Clock;
 use crate::http::{Kind, Problem};
@@ -40,14 +50,15 @@ pub fn health(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Health, readiness and `GET /metrics`, for the operators' listener.
-pub fn routes(admin: Admin) -> Router {
+/// Health, readiness, `GET /metrics` and `/admin`, for the operators' listener.
+pub fn routes(admin: Admin, desk: Desk) -> Router {
     // Installed now, so that nothing is counted before the first scrape in vain.
     let _ = recorder();
     Router::new()
         .route("/metrics", get(metrics))
         .with_state(admin.clone())
         .merge(health(admin))
+        .merge(api::routes(desk))
         .fallback(crate::http::not_found)
         .method_not_allowed_fallback(crate::http::method_not_allowed)
 }

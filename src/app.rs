@@ -11,7 +11,7 @@ use tokio::sync::{Notify, RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Desk, Token};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
 use crate::deliver::push::Pusher;
@@ -141,6 +141,10 @@ impl App {
             clock: base.clock.clone(),
             current,
         };
+        let desk = Desk {
+            intake: intake.clone(),
+            token: admin_token(&settings)?,
+        };
         let router = Router::new()
             .merge(receive::routes(reception))
             .merge(deliver::routes(counter))
@@ -160,7 +164,8 @@ impl App {
         let party_side = Server::bind(settings.listen, Some(tls), router, limits)
             .await
             .map_err(bind(settings.listen))?;
-        let admin_side = Server::bind(settings.admin.listen, None, admin::routes(health), limits)
+        let operators = admin::routes(health, desk);
+        let admin_side = Server::bind(settings.admin.listen, None, operators, limits)
             .await
             .map_err(bind(settings.admin.listen))?;
         Ok(Self {
@@ -276,6 +281,15 @@ pub fn push_faults(setup: &Setup) -> Vec<String> {
         Delivery::Poll => None,
     };
     parties.filter_map(fault).collect()
+}
+
+/// The token of the operators' API, from the data folder.
+///
+/// # Errors
+///
+/// [`StartError::AdminToken`].
+pub fn admin_token(settings: &Settings) -> Result<Token, StartError> {
+    Token::open_or_create(&settings.data_dir).map_err(StartError::AdminToken)
 }
 
 /// The configured certificate, or a self-signed one in the data folder.
@@ -407,6 +421,8 @@ pub enum StartError {
     DataFolder(String, std::io::Error),
     /// The data key cannot be used.
     Keys(KeyError),
+    /// The token of the operators' API cannot be used.
+    AdminToken(KeyError),
     /// The database cannot be opened.
     Store(store::Error),
     /// Schemas, mappings, policy or directory cannot be used.
@@ -424,6 +440,7 @@ impl fmt::Display for StartError {
         match self {
             Self::DataFolder(path, cause) => write!(f, "data folder {path}: {cause}"),
             Self::Keys(cause) => write!(f, "data key: {cause}"),
+            Self::AdminToken(cause) => write!(f, "{}: {cause}", admin::TOKEN_FILE),
             Self::Store(cause) => write!(f, "database: {cause}"),
             Self::Setup(cause) => write!(f, "{cause}"),
             Self::Tls(cause) => write!(f, "certificate: {cause}"),

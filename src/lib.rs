@@ -16,6 +16,7 @@ pub mod demo;
 pub mod directory;
 pub mod domain;
 pub mod http;
+pub mod letters;
 pub mod parse;
 pub mod policy;
 pub mod receive;

@@ -69,7 +69,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("admin", &["clock", "http", "setup", "store"]),
+    // What waits for a person, and what a person can do about it.
+    ("letters", &["domain", "receive", "store"]),
+    (
+        "admin",
+        &[
+            "clock", "http", "letters", "receive", "seal", "setup", "store",
+        ],
+    ),
     // What starts and stops all of it.
     (
         "app",
@@ -110,6 +117,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "demo",
             "directory",
             "domain",
+            "letters",
             "receive",
             "setup",
             "store",

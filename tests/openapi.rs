@@ -4,10 +4,37 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use sivi_gateway::http::{Kind, OPENAPI};
+use sivi_gateway::http::Kind;
+use sivi_gateway::{admin, http};
 
-fn contract() -> Value {
-    serde_json::from_str(OPENAPI).expect("the contract is JSON")
+/// A contract, and the sources of its routes.
+struct Contract {
+    document: Value,
+    sources: &'static [&'static str],
+}
+
+/// That of the parties and that of the operators.
+fn contracts() -> [Contract; 2] {
+    let read = |text| serde_json::from_str(text).expect("the contract is JSON");
+    [
+        Contract {
+            document: read(http::OPENAPI),
+            sources: &[
+                include_str!("../src/receive/routes.rs"),
+                include_str!("../src/deliver/inbox.rs"),
+                include_str!("../src/admin.rs"),
+                include_str!("../src/http/mod.rs"),
+            ],
+        },
+        Contract {
+            document: read(admin::OPENAPI),
+            sources: &[
+                include_str!("../src/admin/api.rs"),
+                include_str!("../src/admin/dead.rs"),
+                include_str!("../src/admin/parked.rs"),
+            ],
+        },
+    ]
 }
 
 fn references(value: &Value, found: &mut BTreeSet<String>) {
@@ -28,60 +55,60 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let contract = contract();
-    let mut found = BTreeSet::new();
-    references(&contract, &mut found);
-    assert!(found.len() > 30, "{found:?}");
-    for reference in found {
-        let pointer = reference.strip_prefix('#').unwrap();
-        assert!(contract.pointer(pointer).is_some(), "{reference}");
+    for (contract, least) in contracts().iter().zip([30, 10]) {
+        let mut found = BTreeSet::new();
+        references(&contract.document, &mut found);
+        assert!(found.len() > least, "{found:?}");
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(contract.document.pointer(pointer).is_some(), "{reference}");
+        }
     }
 }
 
 #[test]
 fn every_problem_has_an_example_with_its_status() {
-    let contract = contract();
-    let responses = contract["components"]["responses"].as_object().unwrap();
-    for kind in Kind::ALL {
-        let example = responses
-            .values()
-            .find_map(|response| {
-                response.pointer(&format!(
-                    "/content/application~1problem+json/examples/{}/value",
-                    kind.slug()
-                ))
-            })
-            .unwrap_or_else(|| panic!("{} has no example", kind.slug()));
-        let name = format!("urn:sivi-gateway:problem:{}", kind.slug());
-        assert_eq!(example["type"], name.as_str());
-        assert_eq!(example["status"], kind.status().as_u16(), "{name}");
-        assert_eq!(example["title"], kind.title());
+    let mut missing: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.slug()).collect();
+    for contract in contracts() {
+        let responses = contract.document["components"]["responses"].as_object();
+        for (kind, response) in Kind::ALL.iter().flat_map(|kind| {
+            let responses = responses.unwrap().values();
+            responses.map(move |response| (kind, response))
+        }) {
+            let example = response.pointer(&format!(
+                "/content/application~1problem+json/examples/{}/value",
+                kind.slug()
+            ));
+            let Some(example) = example else { continue };
+            let name = format!("urn:sivi-gateway:problem:{}", kind.slug());
+            assert_eq!(example["type"], name.as_str());
+            assert_eq!(example["status"], kind.status().as_u16(), "{name}");
+            assert_eq!(example["title"], kind.title());
+            missing.remove(kind.slug());
+        }
     }
+    assert!(missing.is_empty(), "no example of {missing:?}");
 }
 
 #[test]
-fn every_route_of_the_code_is_in_the_contract() {
-    let paths: BTreeSet<String> = contract()["paths"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .cloned()
-        .collect();
-    let sources = [
-        include_str!("../src/receive/routes.rs"),
-        include_str!("../src/deliver/inbox.rs"),
-        include_str!("../src/admin.rs"),
-        include_str!("../src/http/mod.rs"),
-    ];
-    let mut routes = BTreeSet::new();
-    for source in sources {
-        for rest in source.split(".route(").skip(1) {
-            let path = rest
-                .trim_start()
-                .strip_prefix('"')
-                .and_then(|rest| rest.split('"').next());
-            routes.insert(path.expect("a route starts with its path").to_owned());
+fn every_route_of_the_code_is_in_its_contract() {
+    for contract in contracts() {
+        let paths: BTreeSet<String> = contract.document["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        let mut routes = BTreeSet::new();
+        for source in contract.sources {
+            for rest in source.split(".route(").skip(1) {
+                let path = rest
+                    .trim_start()
+                    .strip_prefix('"')
+                    .and_then(|rest| rest.split('"').next());
+                routes.insert(path.expect("a route starts with its path").to_owned());
+            }
         }
+        assert_eq!(routes, paths);
     }
-    assert_eq!(routes, paths);
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{ApplyArguments, Failure, on_runtime, open};
+use serde_json::{Value, json};
+
+use super::{ApplyArguments, Failure, Format, on_runtime, open};
 use crate::app::Base;
 use crate::clock::Clock;
 use crate::directory::{self, Change, Diff, Directory, DirectoryError, Known};
@@ -12,7 +14,11 @@ use crate::store::{DirectoryChange, Error, Record};
 /// How often the change is tried again when somebody else changed first.
 const ATTEMPTS: u32 = 5;
 
-pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(), Failure> {
+pub(super) fn apply(
+    config: Option<&Path>,
+    asked: &ApplyArguments,
+    format: Format,
+) -> Result<(), Failure> {
     std::fs::metadata(&asked.path)
         .map_err(|cause| Failure::environment(format!("{}: {cause}", asked.path.display())))?;
     let file = directory::load(&asked.path).map_err(|cause| refused(&cause))?;
@@ -23,19 +29,13 @@ pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(),
             let diff = file
                 .onto(&old, asked.prune, &known(&base))
                 .map_err(|cause| refused(&cause))?;
-            if diff.is_empty() {
-                println!("nothing to change");
-                return Ok(());
-            }
-            if asked.dry_run {
-                print!("{diff}");
-                println!("dry run: nothing was changed");
+            if diff.is_empty() || asked.dry_run {
+                report(&diff, asked.dry_run, format);
                 return Ok(());
             }
             match base.store.change_directory(version, changes(&diff)).await {
                 Ok(_) => {
-                    print!("{diff}");
-                    println!("applied");
+                    report(&diff, false, format);
                     return Ok(());
                 }
                 Err(Error::Conflict) => {}
@@ -46,6 +46,28 @@ pub(super) fn apply(config: Option<&Path>, asked: &ApplyArguments) -> Result<(),
             "somebody else keeps changing the directory: try again",
         ))
     })
+}
+
+fn report(diff: &Diff, dry_run: bool, format: Format) {
+    let text = match (diff.is_empty(), dry_run) {
+        (true, _) => "nothing to change".to_owned(),
+        (false, true) => format!("{diff}dry run: nothing was changed"),
+        (false, false) => format!("{diff}applied"),
+    };
+    let changes: Vec<Value> = diff.changes.iter().map(change_json).collect();
+    format.print(
+        text,
+        &json!({ "dry_run": dry_run, "applied": !dry_run, "changes": changes }),
+    );
+}
+
+fn change_json(change: &Change) -> Value {
+    let (what, kind, id, details) = match change {
+        Change::Add { kind, id } => ("add", kind, id, &[][..]),
+        Change::Change { kind, id, details } => ("change", kind, id, details.as_slice()),
+        Change::Remove { kind, id } => ("remove", kind, id, &[][..]),
+    };
+    json!({ "change": what, "kind": kind.as_str(), "id": id, "details": details })
 }
 
 /// Applies `file` to the store of `base`, for the demo and for tests.

@@ -2,33 +2,43 @@
 
 use std::path::Path;
 
-use super::{Failure, on_runtime, settings};
+use serde_json::{Value, json};
+
+use super::{Failure, Format, on_runtime, settings};
 use crate::app::{self, Base};
 use crate::clock::Clock;
 
-pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
+/// One line per check that passes; the first that does not ends it.
+pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure> {
     let settings = settings(config)?;
-    println!("ok  configuration");
+    let passed = |check: &str, detail: Value| passed(format, check, &detail);
+    passed("configuration", Value::Null);
     on_runtime(async {
-        let no = |cause: &dyn std::fmt::Display| Failure::No(format!("not ok  {cause}"));
+        let no = |cause: &dyn std::fmt::Display| match format {
+            Format::Text => Failure::No(format!("not ok  {cause}")),
+            Format::Json => Failure::No(cause.to_string()),
+        };
         app::check_certificate(&settings).map_err(|cause| no(&cause))?;
-        println!("ok  certificate");
+        passed("certificate", Value::Null);
         let base = Base::open(settings, Clock::system())
             .await
             .map_err(|cause| no(&cause))?;
+        app::admin_token(&base.foundation.settings).map_err(|cause| no(&cause))?;
+        passed("admin token", Value::Null);
         let editions: Vec<&str> = base.foundation.editions.names().collect();
-        println!("ok  schemas: {}", editions.join(", "));
+        passed("schemas", json!(editions.join(", ")));
         let mappings: Vec<&str> = base.foundation.mappings.names().collect();
-        println!("ok  mappings: {}", mappings.join(", "));
-        println!("ok  policy: version {}", base.foundation.policy.version());
+        passed("mappings", json!(mappings.join(", ")));
+        let version = base.foundation.policy.version();
+        passed("policy", json!(format!("version {version}")));
         base.store.health().await.map_err(|cause| no(&cause))?;
-        println!("ok  database");
+        passed("database", Value::Null);
         let setup = base.setup().await.map_err(|cause| no(&cause))?;
         let directory = setup.directory.directory();
-        println!(
-            "ok  directory: {} parties, {} tenants",
-            directory.parties.len(),
-            directory.tenants.len()
+        let (parties, tenants) = (directory.parties.len(), directory.tenants.len());
+        passed(
+            "directory",
+            json!(format!("{parties} parties, {tenants} tenants")),
         );
         let faults = app::push_faults(&setup);
         if !faults.is_empty() {
@@ -38,4 +48,13 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
         println!("ok  push");
         Ok(())
     })
+}
+
+fn passed(format: Format, check: &str, detail: &Value) {
+    let more = detail.as_str().map(|detail| format!(": {detail}"));
+    let text = format!("ok  {check}{}", more.unwrap_or_default());
+    format.print(
+        text,
+        &json!({ "check": check, "ok": true, "detail": detail }),
+    );
 }

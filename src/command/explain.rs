@@ -10,7 +10,11 @@ use crate::clock::Clock;
 use crate::domain::PartyId;
 use crate::setup::Current;
 
-pub(super) fn explain(config: Option<&Path>, asked: &ExplainArguments) -> Result<(), Failure> {
+pub(super) fn explain(
+    config: Option<&Path>,
+    asked: &ExplainArguments,
+    format: Format,
+) -> Result<(), Failure> {
     let body = std::fs::read(&asked.file)
         .map_err(|cause| Failure::environment(format!("{}: {cause}", asked.file.display())))?;
     let party = PartyId::parse(&asked.party).map_err(|_| unknown(&asked.party))?;
@@ -26,7 +30,7 @@ pub(super) fn explain(config: Option<&Path>, asked: &ExplainArguments) -> Result
         let explained = crate::receive::explain(&intake, &setup, &party, &body).await;
         explained.map_err(|cause| Failure::No(cause.to_string()))
     })?;
-    match asked.format {
+    match format {
         Format::Json => println!("{report}"),
         Format::Text => print!("{}", as_text(&report)),
     }

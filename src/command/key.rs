@@ -12,18 +12,22 @@ use crate::clock::Clock;
 use crate::domain::PartyId;
 use crate::store::ApiKey;
 
-pub(super) fn key(config: Option<&Path>, asked: &KeyCommand) -> Result<(), Failure> {
+pub(super) fn key(
+    config: Option<&Path>,
+    asked: &KeyCommand,
+    format: Format,
+) -> Result<(), Failure> {
     on_runtime(async {
         let base = open(config, Clock::system()).await?;
         match asked {
-            KeyCommand::Issue { party, days } => issue(&base, party, *days).await,
-            KeyCommand::List { format } => list(&base, *format).await,
-            KeyCommand::Revoke { id } => revoke(&base, id).await,
+            KeyCommand::Issue { party, days } => issue(&base, party, *days, format).await,
+            KeyCommand::List => list(&base, format).await,
+            KeyCommand::Revoke { id } => revoke(&base, id, format).await,
         }
     })
 }
 
-async fn issue(base: &Base, party: &str, days: Option<u32>) -> Result<(), Failure> {
+async fn issue(base: &Base, party: &str, days: Option<u32>, format: Format) -> Result<(), Failure> {
     let unknown = || {
         Failure::No(format!(
             "there is no party {party:?}: apply a directory that names it"
@@ -49,7 +53,14 @@ async fn issue(base: &Base, party: &str, days: Option<u32>) -> Result<(), Failur
         last_used_at: None,
     };
     base.store.insert_api_key(stored).await?;
-    println!("{}", key.text());
+    let json = json!({
+        "id": key.id,
+        "party": party,
+        "expires": expires_at.map(|at| at.to_string()),
+        "key": key.text(),
+    });
+    // As text the key stands alone, so that a script can take it as it is.
+    format.print(key.text(), &json);
     Ok(())
 }
 
@@ -93,9 +104,12 @@ async fn list(base: &Base, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn revoke(base: &Base, id: &str) -> Result<(), Failure> {
+async fn revoke(base: &Base, id: &str, format: Format) -> Result<(), Failure> {
     if base.store.revoke_api_key(id, base.clock.now()).await? {
-        println!("revoked {id}");
+        format.print(
+            format_args!("revoked {id}"),
+            &json!({ "id": id, "revoked": true }),
+        );
         Ok(())
     } else {
         Err(Failure::No(format!("there is no key {id:?}")))

@@ -1,12 +1,16 @@
 //! The commands of the binary: each turns arguments into calls and results
 //! into text and an exit code.
 //!
-//! Exit codes: 0 fine, 1 the answer is no, 2 usage or environment.
+//! Exit codes: 0 fine, 1 the answer is no, 2 usage or environment. With
+//! `--format json` standard output holds JSON objects and nothing else, one a
+//! line; a failure is the last of them, `{"error": …}`.
 
 mod apply;
 mod check;
+mod dead;
 mod explain;
 mod key;
+mod parked;
 mod push;
 mod serve;
 mod validate;
@@ -18,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
 use crate::app::{Base, StartError};
 use crate::clock::Clock;
@@ -30,6 +35,9 @@ pub struct Arguments {
     /// The settings file. Default: config/gateway.toml, which may be absent.
     #[arg(long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
+    /// How results and errors are written: text, or JSON with one object a line.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    format: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,19 +59,49 @@ enum Command {
     Key(KeyCommand),
     /// Shows, stops and resumes pushing to receivers.
     #[command(subcommand)]
-    Push(PushCommand),
+    Push(push::PushCommand),
+    /// Lists dead letters, shows one, makes them due again.
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Lists what has no way to go yet, lets it go, or drops it.
+    #[command(subcommand)]
+    Parked(parked::ParkedCommand),
     /// Checks everything that would make `serve` fail, without serving.
     Check,
 }
 
-/// How a result is written.
+/// How results and errors are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// For people: results on standard output, errors on standard error.
     #[default]
     Text,
-    /// For programs.
+    /// For programs: one object a line on standard output, also for an error.
     Json,
+}
+
+impl Format {
+    /// Writes one result.
+    fn print(self, text: impl fmt::Display, json: &Value) {
+        match self {
+            Self::Text => println!("{text}"),
+            Self::Json => println!("{json}"),
+        }
+    }
+
+    /// Says why there is no result, and gives the exit code.
+    fn fail(self, failure: &Failure) -> ExitCode {
+        let (kind, why, code) = match failure {
+            Failure::Said => return ExitCode::from(1),
+            Failure::No(why) => ("no", why, 1),
+            Failure::Environment(why) => ("environment", why, 2),
+        };
+        match self {
+            Self::Text => eprintln!("{why}"),
+            Self::Json => println!("{}", json!({ "error": { "kind": kind, "message": why } })),
+        }
+        ExitCode::from(code)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -81,9 +119,6 @@ struct ValidateArguments {
     /// The edition of the standard.
     #[arg(long, default_value = "2017")]
     edition: String,
-    /// Text shows the place in the file; JSON holds one line a file.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
     /// Only the bare verdict of the schema, without tolerance and rules.
     #[arg(long)]
     schema_only: bool,
@@ -100,9 +135,6 @@ struct ExplainArguments {
     /// As if sent on this day, YYYY-MM-DD.
     #[arg(long, value_name = "DATE")]
     as_of: Option<jiff::civil::Date>,
-    /// How the plan is written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -130,11 +162,7 @@ enum KeyCommand {
         days: Option<u32>,
     },
     /// Lists keys, never the keys themselves.
-    List {
-        /// How the list is written.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List,
     /// Ends a key at once.
     Revoke {
         /// Its id, as `key list` shows it.
@@ -142,38 +170,13 @@ enum KeyCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum PushCommand {
-    /// Lists the receivers that are pushed to, and how they do.
-    List {
-        /// How the list is written.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
-    /// Sends nothing more to a receiver until it is resumed; its queue stays.
-    Pause(PushTarget),
-    /// Sends to a receiver again, at once, whatever stopped it.
-    Resume(PushTarget),
-}
-
-#[derive(Debug, Args)]
-struct PushTarget {
-    /// The receiver.
-    #[arg(long, value_name = "ID")]
-    party: String,
-    /// Its test traffic, in place of production.
-    #[arg(long)]
-    test: bool,
-    /// How the answer is written.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
 /// Why a command gives no answer.
 #[derive(Debug)]
 pub enum Failure {
     /// Exit 1: the answer is no.
     No(String),
+    /// Exit 1: the answer is no, and what was written says why.
+    Said,
     /// Exit 2: usage or environment.
     Environment(String),
 }
@@ -199,28 +202,46 @@ impl From<crate::store::Error> for Failure {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
-    let Arguments { config, command } = arguments;
+    let Arguments {
+        config,
+        format,
+        command,
+    } = arguments;
+    let config = config.as_deref();
     let outcome = match command {
-        Command::Validate(asked) => return validate::validate(config.as_deref(), &asked),
-        Command::Serve => serve::serve(config.as_deref()),
-        Command::Demo(asked) => crate::demo::run(asked.once).map_err(Failure::Environment),
-        Command::Explain(asked) => explain::explain(config.as_deref(), &asked),
-        Command::Apply(asked) => apply::apply(config.as_deref(), &asked),
-        Command::Key(asked) => key::key(config.as_deref(), &asked),
-        Command::Push(asked) => push::push(config.as_deref(), &asked),
-        Command::Check => check::check(config.as_deref()),
+        Command::Validate(asked) => return validate::validate(config, &asked, format),
+        Command::Serve => serve::serve(config),
+        Command::Demo(asked) => demo(&asked, format),
+        Command::Explain(asked) => explain::explain(config, &asked, format),
+        Command::Apply(asked) => apply::apply(config, &asked, format),
+        Command::Key(asked) => key::key(config, &asked, format),
+        Command::Dead(asked) => dead::dead(config, &asked, format),
+        Command::Parked(asked) => parked::parked(config, &asked, format),
+        Command::Push(asked) => push::push(config, &asked, format),
+        Command::Check => check::check(config, format),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::No(why)) => {
-            eprintln!("{why}");
-            ExitCode::from(1)
-        }
-        Err(Failure::Environment(why)) => {
-            eprintln!("{why}");
-            ExitCode::from(2)
-        }
+        Err(failure) => format.fail(&failure),
     }
+}
+
+/// The demo is a story for people; a program that asks for JSON is told so.
+fn demo(asked: &DemoArguments, format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        return Err(Failure::environment("the demo is written as text only"));
+    }
+    crate::demo::run(asked.once).map_err(Failure::Environment)
+}
+
+/// An object for people, one entry a line.
+fn lines(json: &Value) -> String {
+    let entries = json.as_object().into_iter().flatten();
+    let line = |(key, value): (&String, &Value)| {
+        let text = value.as_str().map(str::to_owned);
+        format!("{key}: {}", text.unwrap_or_else(|| value.to_string()))
+    };
+    entries.map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn settings(config: Option<&Path>) -> Result<Settings, Failure> {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Failure, Format, PushCommand, PushTarget, on_runtime, open};
+use super::{Failure, Format, on_runtime, open};
 use crate::app::Base;
 use crate::clock::Clock;
 use crate::directory::Delivery;
@@ -14,13 +15,39 @@ use crate::store::{Backlog, PushReceiver, PushState};
 /// Reason of a receiver that a person stopped.
 const BY_HAND: &str = "by_hand";
 
-pub(super) fn push(config: Option<&Path>, asked: &PushCommand) -> Result<(), Failure> {
+/// What to do with receivers that are pushed to.
+#[derive(Debug, Subcommand)]
+pub(super) enum PushCommand {
+    /// Lists the receivers that are pushed to, and how they do.
+    List,
+    /// Sends nothing more to a receiver until it is resumed; its queue stays.
+    Pause(PushTarget),
+    /// Sends to a receiver again, at once, whatever stopped it.
+    Resume(PushTarget),
+}
+
+/// One inbox of a receiver.
+#[derive(Debug, Args)]
+pub(super) struct PushTarget {
+    /// The receiver.
+    #[arg(long, value_name = "ID")]
+    party: String,
+    /// Its test traffic, in place of production.
+    #[arg(long)]
+    test: bool,
+}
+
+pub(super) fn push(
+    config: Option<&Path>,
+    asked: &PushCommand,
+    format: Format,
+) -> Result<(), Failure> {
     on_runtime(async {
         let base = open(config, Clock::system()).await?;
         match asked {
-            PushCommand::List { format } => list(&base, *format).await,
-            PushCommand::Pause(target) => pause(&base, target).await,
-            PushCommand::Resume(target) => resume(&base, target).await,
+            PushCommand::List => list(&base, format).await,
+            PushCommand::Pause(target) => pause(&base, target, format).await,
+            PushCommand::Resume(target) => resume(&base, target, format).await,
         }
     })
 }
@@ -99,34 +126,25 @@ fn since(receiver: &PushReceiver) -> String {
     parts.join(", ")
 }
 
-async fn pause(base: &Base, target: &PushTarget) -> Result<(), Failure> {
+async fn pause(base: &Base, target: &PushTarget, format: Format) -> Result<(), Failure> {
     let party = receiver(base, target).await?;
     let changed = base.store.stop_push(&party, target.test, BY_HAND);
-    say(target, "stopped", changed.await?);
+    say(target, format, "stopped", changed.await?);
     Ok(())
 }
 
-async fn resume(base: &Base, target: &PushTarget) -> Result<(), Failure> {
+async fn resume(base: &Base, target: &PushTarget, format: Format) -> Result<(), Failure> {
     let party = receiver(base, target).await?;
     let changed = base.store.resume_push(&party, target.test);
-    say(target, "works", changed.await?);
+    say(target, format, "works", changed.await?);
     Ok(())
 }
 
-fn say(target: &PushTarget, state: &str, changed: bool) {
-    let PushTarget {
-        party,
-        test,
-        format,
-    } = target;
-    match format {
-        Format::Json => println!(
-            "{}",
-            json!({ "party": party, "test": test, "state": state, "changed": changed })
-        ),
-        Format::Text if changed => println!("{party}: {state}"),
-        Format::Text => println!("{party}: {state} already"),
-    }
+fn say(target: &PushTarget, format: Format, state: &str, changed: bool) {
+    let PushTarget { party, test } = target;
+    let already = if changed { "" } else { " already" };
+    let json = json!({ "party": party, "test": test, "state": state, "changed": changed });
+    format.print(format_args!("{party}: {state}{already}"), &json);
 }
 
 /// The receiver that is meant, if it is pushed to.

@@ -46,7 +46,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
 
 /// Logs go to standard error. Libraries stay at `warn`: what they say at
 /// lower levels may hold values.
-fn start_log(settings: &Settings) {
+pub(super) fn start_log(settings: &Settings) {
     let filter = EnvFilter::new(format!("warn,sivi_gateway={}", settings.log.level.as_str()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

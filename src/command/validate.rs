@@ -11,13 +11,14 @@ use crate::setup::{Foundation, Standing};
 use crate::validate::command::{self, Receipt, UNREADABLE};
 
 /// Judges files as a party with the default mapping would be judged.
-pub(super) fn validate(config: Option<&Path>, asked: &ValidateArguments) -> ExitCode {
+pub(super) fn validate(
+    config: Option<&Path>,
+    asked: &ValidateArguments,
+    format: Format,
+) -> ExitCode {
     match prepared(config, asked) {
-        Ok((foundation, standing)) => judge(&foundation, &standing, asked),
-        Err(Failure::No(why) | Failure::Environment(why)) => {
-            eprintln!("{why}");
-            ExitCode::from(UNREADABLE)
-        }
+        Ok((foundation, standing)) => judge(&foundation, &standing, asked, format),
+        Err(failure) => format.fail(&failure),
     }
 }
 
@@ -32,7 +33,12 @@ fn prepared(
     Ok((foundation, standing))
 }
 
-fn judge(foundation: &Foundation, standing: &Standing, asked: &ValidateArguments) -> ExitCode {
+fn judge(
+    foundation: &Foundation,
+    standing: &Standing,
+    asked: &ValidateArguments,
+    format: Format,
+) -> ExitCode {
     let today = Clock::system().today();
     let rules = |body: &[u8]| examine(standing, &foundation.policy, body, today);
     let receipt = Receipt {
@@ -40,7 +46,7 @@ fn judge(foundation: &Foundation, standing: &Standing, asked: &ValidateArguments
         rules: &rules,
     };
     let receipt = (!asked.schema_only).then_some(receipt);
-    let format = match asked.format {
+    let format = match format {
         Format::Text => command::Format::Text,
         Format::Json => command::Format::Json,
     };

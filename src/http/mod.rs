@@ -15,7 +15,7 @@ pub use server::{Limits, Server};
 pub use tls::{Certificate, TlsError, acceptor};
 
 use axum::Router;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
@@ -27,6 +27,14 @@ pub fn openapi<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let answer =
         || async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response() };
     Router::new().route("/openapi.json", get(answer))
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750, section 2.1).
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The answer to a path that does not exist.

@@ -64,6 +64,8 @@ kinds! {
     ReferenceReused = CONFLICT, "reference-reused", "The reference was used before for another message", "De referentie is eerder voor een ander bericht gebruikt";
     /// The lease ran out or belongs to somebody else.
     LeaseLost = CONFLICT, "lease-lost", "The lease is not the current one", "De uitgifte is niet de huidige";
+    /// A dead letter that what is newer went before.
+    Overtaken = CONFLICT, "overtaken", "A newer message about the same case went before it", "Een nieuwer bericht over hetzelfde geval ging voor";
     /// The message was erased.
     Erased = GONE, "erased", "The message was erased", "Het bericht is gewist";
     /// Larger than allowed.

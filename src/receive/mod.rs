@@ -21,11 +21,13 @@ pub use intake::Intake;
 pub use pace::Pace;
 pub use prepare::examine;
 pub use routes::{Reception, routes};
+pub use waiting::Unparked;
 
 use crate::http::{Kind, Problem};
 use crate::store::Error;
 
-fn store_problem(cause: &Error) -> Problem {
+/// What a client may know of a failure of the store.
+pub(crate) fn store_problem(cause: &Error) -> Problem {
     match cause {
         Error::Busy | Error::Unavailable(_) => {
             tracing::warn!("The store cannot answer now: {cause}");

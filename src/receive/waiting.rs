@@ -5,16 +5,19 @@
 //! that is older than the report goes before it, in the same transaction, so
 //! that its receiver never ends on what was overtaken.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::intake::{ATTEMPTS, Intake, remembered};
-use super::plan::{Plan, Planner, RoutePlan};
+use super::plan::{Foreign, Plan, Planner, RoutePlan};
 use super::prepare::{self, Preparation, Prepared};
 use crate::clock;
 use crate::domain::{Code, KeyedHash};
-use crate::policy::{LedgerChange, Release, Withheld};
+use crate::policy::{LedgerChange, Parked, Release, Withheld};
 use crate::setup::Setup;
-use crate::store::{AcceptError, Acceptance, ParkedFilter, ParkedItem, Remembered, Unparking};
+use crate::store::{
+    AcceptError, Acceptance, Error, ParkedFilter, ParkedItem, Remembered, Unparking,
+};
 use crate::translate::{Absence, Message};
 
 /// Parked parts that have to go before a report, with it.
@@ -78,7 +81,7 @@ impl Intake {
                 message: &prepared,
                 ..*planner
             };
-            let Some(plan) = self.plan_parked(&of_item, &known).await else {
+            let Ok(plan) = self.plan_parked(&of_item, &known).await else {
                 continue;
             };
             let message_type = &prepared.stripped.document().schema().name;
@@ -109,14 +112,29 @@ impl Intake {
         None
     }
 
-    /// The plan of a parked part with these changes made; `None` while any of
-    /// it has to wait on. It goes only as a whole.
-    async fn plan_parked(&self, planner: &Planner<'_>, known: &[&LedgerChange]) -> Option<Plan> {
-        let parts = planner.sort().ok()?;
-        let mut ledger = self.ledger(planner, &parts).await.ok()?;
+    /// The plan of a parked part with these changes made. It goes only as a
+    /// whole.
+    ///
+    /// # Errors
+    ///
+    /// Why it has to wait on.
+    async fn plan_parked(
+        &self,
+        planner: &Planner<'_>,
+        known: &[&LedgerChange],
+    ) -> Result<Plan, Waits> {
+        let foreign = |foreign: Foreign| Waits::For(BTreeSet::from([foreign.code]));
+        let parts = planner.sort().map_err(foreign)?;
+        let Ok(mut ledger) = self.ledger(planner, &parts).await else {
+            return Err(Waits::ForTheStore);
+        };
         ledger.apply(known.iter().copied());
-        let plan = planner.plan(parts, &ledger).ok()?;
-        (plan.parked.is_empty() && !plan.routes.is_empty()).then_some(plan)
+        let plan = planner.plan(parts, &ledger).map_err(foreign)?;
+        if plan.parked.is_empty() && !plan.routes.is_empty() {
+            return Ok(plan);
+        }
+        let reasons = plan.parked.iter().map(Parked::reason);
+        Err(Waits::For(reasons.collect()))
     }
 
     /// A report may make a parked correction of its case releasable.
@@ -160,10 +178,12 @@ impl Intake {
         for item in items {
             let released = self.release_one(setup, &item).await;
             match released {
-                Ok(true) => {
+                Ok(Unparked::Released { .. }) => {
                     tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
                 }
-                Ok(false) => {}
+                Ok(Unparked::Waits(_) | Unparked::Unreadable | Unparked::Gone)
+                // Somebody else may have released it.
+                | Err(AcceptError::Conflict) => {}
                 Err(cause) => {
                     tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id);
                 }
@@ -171,11 +191,71 @@ impl Intake {
         }
     }
 
+    /// Runs one parked part through the stages again because a person said
+    /// so. What waits for the same persons longer is tried before it.
+    ///
+    /// # Errors
+    ///
+    /// The store failed, or others changed the same cases all the time.
+    pub async fn retry_parked(&self, id: &str) -> Result<Unparked, Error> {
+        let _gate = self.gate.read().await;
+        let setup = &*self.current.get();
+        let Some(item) = self.store.parked_item(id).await? else {
+            return Ok(Unparked::Gone);
+        };
+        let mut older = self.store.parked_about(&item.persons).await?;
+        older.retain(|one| (one.received_at, &one.id) < (item.received_at, &item.id));
+        self.release_parked(setup, older).await;
+        self.retry_one(setup, &item).await
+    }
+
+    /// Runs every parked part that the filter names through the stages again,
+    /// oldest first; `see` is told what became of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::retry_parked`]; what was released before stays released.
+    pub async fn retry_all_parked(
+        &self,
+        filter: &ParkedFilter,
+        mut see: impl FnMut(&ParkedItem, &Unparked) + Send,
+    ) -> Result<(), Error> {
+        let mut filter = filter.clone();
+        loop {
+            let items = self.store.parked(&filter).await?;
+            let Some(last) = items.last() else {
+                return Ok(());
+            };
+            filter.after = Some(last.id.clone());
+            for item in &items {
+                // Taken for each anew: a changed configuration need not wait.
+                let _gate = self.gate.read().await;
+                let became = self.retry_one(&self.current.get(), item).await?;
+                see(item, &became);
+            }
+        }
+    }
+
+    async fn retry_one(&self, setup: &Setup, item: &ParkedItem) -> Result<Unparked, Error> {
+        match self.release_one(setup, item).await {
+            Ok(became) => Ok(became),
+            Err(AcceptError::Store(cause)) => Err(cause),
+            Err(AcceptError::Stale) => {
+                self.look_again.notify_one();
+                Err(Error::Conflict)
+            }
+            Err(AcceptError::Duplicate(_) | AcceptError::Conflict) => {
+                let still = self.store.parked_summary(&item.id).await?;
+                still.map_or(Ok(Unparked::Gone), |_| Err(Error::Conflict))
+            }
+        }
+    }
+
     /// Runs a parked part through the stages again, and sends it if all of it
     /// may go.
-    async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<bool, AcceptError> {
+    async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<Unparked, AcceptError> {
         let Some(prepared) = self.prepare_parked(setup, item) else {
-            return Ok(false);
+            return Ok(Unparked::Unreadable);
         };
         let now = self.clock.now();
         let planner = Planner {
@@ -185,8 +265,10 @@ impl Intake {
             now,
         };
         for _ in 0..ATTEMPTS {
-            let Some(mut plan) = self.plan_parked(&planner, &[]).await else {
-                return Ok(false);
+            let mut plan = match self.plan_parked(&planner, &[]).await {
+                Ok(plan) => plan,
+                Err(Waits::For(reasons)) => return Ok(Unparked::Waits(reasons)),
+                Err(Waits::ForTheStore) => return Err(AcceptError::Store(Error::Busy)),
             };
             let message_type = &prepared.stripped.document().schema().name;
             let unparking = Unparking {
@@ -210,14 +292,40 @@ impl Intake {
                 directory_version: setup.directory_version(),
                 window_days: setup.policy.window_days(),
             };
+            let releases = unparking.releases.len();
             match self.store.unpark(unparking).await {
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(Unparked::Released { releases }),
                 Err(AcceptError::Conflict) => {}
                 Err(cause) => return Err(cause),
             }
         }
-        Ok(false)
+        Err(AcceptError::Conflict)
     }
+}
+
+/// What became of a parked part that was run through the stages again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unparked {
+    /// All of it had a way to go; none of it waits any more.
+    Released {
+        /// How many receivers get something of it: none when policy withholds
+        /// all of it.
+        releases: usize,
+    },
+    /// Some of it has to wait, so all of it waits: why.
+    Waits(BTreeSet<Code>),
+    /// It cannot be read any more.
+    Unreadable,
+    /// It was released or dropped before, or there never was such a part.
+    Gone,
+}
+
+/// Why a parked part has to wait on.
+enum Waits {
+    /// For configuration or for a report.
+    For(BTreeSet<Code>),
+    /// The ledger cannot be read now.
+    ForTheStore,
 }
 
 fn is_worth_a_try(item: &ParkedItem) -> bool {

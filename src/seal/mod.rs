@@ -212,6 +212,21 @@ impl Keys {
     }
 }
 
+/// A secret in a file of its own, with the rules of [`Keys::open_or_create`].
+///
+/// # Errors
+///
+/// [`KeyError`]; a file that others can read is refused.
+pub fn open_or_create_secret(path: &Path) -> Result<Zeroizing<[u8; SECRET_LEN]>, KeyError> {
+    file::read_or_create(path)
+}
+
+/// A secret as its file spells it, 64 hexadecimal digits or base64.
+#[must_use]
+pub fn secret_from_text(text: &str) -> Option<Zeroizing<[u8; SECRET_LEN]>> {
+    file::decode(text)
+}
+
 /// Everything that a sealed value is bound to, unambiguous.
 fn bound_to(place: Place<'_>) -> Vec<u8> {
     let mut bound = vec![FORMAT, KEY_NUMBER];

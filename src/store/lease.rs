@@ -161,8 +161,9 @@ impl Lease {
 const MARK: &str = "UPDATE delivery SET state = 'leased', lease = $1, lease_until = $2,
     leased_at = $3, attempt = attempt + 1 WHERE finished_at IS NULL AND id IN";
 /// Looks again at rows that were read without a lock: what another node leases
-/// right now, or leased since, is not among them.
-const STILL_DUE: &str = "SELECT id FROM delivery WHERE finished_at IS NULL
+/// right now, or leased since, is not among them. What got another number
+/// since may have to stay behind what was not seen.
+const STILL_DUE: &str = "SELECT id, sequence FROM delivery WHERE finished_at IS NULL
     AND (state <> 'leased' OR lease_until <= $1) AND id IN";
 
 /// Picks from the next rows, and keeps the picked ones from other nodes until
@@ -200,18 +201,19 @@ async fn held_by_others(
     rows: impl Iterator<Item = &Row>,
     now: i64,
 ) -> Result<HashSet<String>, sqlx::Error> {
-    let mut wanted: HashSet<String> = rows.map(|row| row.get("id")).collect::<Result<_, _>>()?;
+    let place = |row: &Row| Ok((row.get("id")?, row.get("sequence")?));
+    let mut wanted: HashSet<(String, i64)> = rows.map(place).collect::<Result<_, sqlx::Error>>()?;
     if wanted.is_empty() {
-        return Ok(wanted);
+        return Ok(HashSet::new());
     }
     let lock = connection.free_row_lock();
     let mut still_due = query(STILL_DUE).bind(now);
-    sql::push_list(&mut still_due, wanted.iter());
+    sql::push_list(&mut still_due, wanted.iter().map(|(id, _)| id));
     still_due.push(" ORDER BY sequence").push(lock);
     for row in still_due.fetch_all(connection).await? {
-        wanted.remove(row.get::<&str>("id")?);
+        wanted.remove(&place(&row)?);
     }
-    Ok(wanted)
+    Ok(wanted.into_iter().map(|(id, _)| id).collect())
 }
 
 fn ids<C: FromIterator<String>>(rows: &[Row]) -> Result<C, sqlx::Error> {

@@ -22,6 +22,7 @@ mod api_key;
 mod backend;
 mod bells;
 mod counts;
+mod dead;
 mod details;
 mod directory;
 mod error;
@@ -33,8 +34,11 @@ mod lookup;
 mod message;
 mod parked;
 mod push;
+mod replay;
 mod retention;
+mod revive;
 mod sql;
+mod survey;
 mod writer;
 
 use std::fmt;
@@ -45,6 +49,7 @@ pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unpar
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use counts::{Backlog, WithheldCount};
+pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
 pub use directory::{Directory, DirectoryChange, Record};
 pub use error::{Cause, Error};
 #[cfg(debug_assertions)]
@@ -52,12 +57,14 @@ pub use failpoint::die_at;
 pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
-pub use parked::{ParkedFilter, ParkedItem};
+pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
 pub use push::{
     Again, PushClaim, PushInbox, PushReceiver, PushState, Pushed, PushedRef, Settled, Settlement,
     Turn,
 };
+pub use replay::{Replay, ReplayCount, ReplayGroup};
 pub use retention::Expired;
+pub use revive::{Overtaken, Retry};
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};

@@ -65,14 +65,67 @@ pub struct ParkedFilter {
     pub party: Option<PartyId>,
     /// Only of this tenant.
     pub tenant: Option<TenantId>,
+    /// Only what waits for this reason.
+    pub reason: Option<Code>,
+    /// Only what came in before this moment.
+    pub before: Option<Timestamp>,
     /// Only behind the part with this id, to read on where a look-up ended.
     pub after: Option<String>,
+}
+
+/// A parked part without its content, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedSummary {
+    /// Opaque id.
+    pub id: String,
+    /// The message that it came with.
+    pub message_id: String,
+    /// Who sent it.
+    pub party: PartyId,
+    /// The tenant, when it is known.
+    pub tenant: Option<TenantId>,
+    /// Why it waits.
+    pub reason: Code,
+    /// True for test traffic.
+    pub test: bool,
+    /// When the message came in.
+    pub received_at: Timestamp,
+    /// Name of the message.
+    pub message_type: String,
+    /// Edition that it is written in.
+    pub edition: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// How many persons it is about.
+    pub persons: u64,
+}
+
+/// Parked parts by id, and where the next page begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedPage {
+    /// The parts of this page.
+    pub parts: Vec<ParkedSummary>,
+    /// The id to go on after; none on the last page.
+    pub next: Option<String>,
 }
 
 const PARKED: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked
     WHERE (CAST($1 AS TEXT) IS NULL OR party = $1) AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
-    AND (CAST($4 AS TEXT) IS NULL OR id > $4) ORDER BY id LIMIT $3";
+    AND (CAST($3 AS TEXT) IS NULL OR reason = $3)
+    AND (CAST($4 AS BIGINT) IS NULL OR received_at < $4)
+    AND (CAST($5 AS TEXT) IS NULL OR id > $5) ORDER BY id LIMIT $6";
+const SUMMARIES: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
+    message_type, edition, bytes,
+    (SELECT COUNT(*) FROM parked_person WHERE parked_id = parked.id) AS persons FROM parked
+    WHERE (CAST($1 AS TEXT) IS NULL OR party = $1) AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
+    AND (CAST($3 AS TEXT) IS NULL OR reason = $3)
+    AND (CAST($4 AS BIGINT) IS NULL OR received_at < $4)
+    AND (CAST($5 AS TEXT) IS NULL OR id > $5) ORDER BY id LIMIT $6";
+const SUMMARY: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
+    message_type, edition, bytes,
+    (SELECT COUNT(*) FROM parked_person WHERE parked_id = parked.id) AS persons FROM parked
+    WHERE id = $1";
 const PARKED_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked WHERE id IN";
 const PARKED_ABOUT: &str = "SELECT DISTINCT parked_id FROM parked_person WHERE person IN";
@@ -89,14 +142,55 @@ impl Store {
     /// [`Error::Unavailable`] or [`Error::Damaged`].
     pub async fn parked(&self, filter: &ParkedFilter) -> Result<Vec<ParkedItem>, Error> {
         let mut connection = self.reader().await?;
-        let rows = query(PARKED)
-            .bind(filter.party.as_ref().map(PartyId::as_str))
-            .bind(filter.tenant.as_ref().map(TenantId::as_str))
-            .bind(ITEMS_MAX)
-            .bind(filter.after.as_deref())
-            .fetch_all(&mut connection)
-            .await?;
+        let rows = fitting(&mut connection, PARKED, filter, ITEMS_MAX).await?;
         self.items(&mut connection, &rows).await
+    }
+
+    /// A parked part; none when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parked`].
+    pub async fn parked_item(&self, id: &str) -> Result<Option<ParkedItem>, Error> {
+        let mut connection = self.reader().await?;
+        let id = [id.to_owned()];
+        let rows = sql::select_in(&mut connection, PARKED_BY_ID, &id, "").await?;
+        Ok(self.items(&mut connection, &rows).await?.pop())
+    }
+
+    /// Up to `limit` parked parts, oldest first, without their content.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parked`].
+    pub async fn parked_page(
+        &self,
+        filter: &ParkedFilter,
+        limit: usize,
+    ) -> Result<ParkedPage, Error> {
+        let mut connection = self.reader().await?;
+        // One more than asked tells whether there is a next page.
+        let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = fitting(&mut connection, SUMMARIES, filter, most).await?;
+        let parts: Result<Vec<_>, Error> = rows.iter().take(limit).map(summary).collect();
+        let parts = parts?;
+        let more = rows.len() > parts.len();
+        let next = parts.last().filter(|_| more).map(|last| last.id.clone());
+        Ok(ParkedPage { parts, next })
+    }
+
+    /// One parked part without its content; none when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parked`].
+    pub async fn parked_summary(&self, id: &str) -> Result<Option<ParkedSummary>, Error> {
+        let mut connection = self.reader().await?;
+        let row = query(SUMMARY)
+            .bind(id)
+            .fetch_optional(&mut connection)
+            .await?;
+        row.as_ref().map(summary).transpose()
     }
 
     /// Parked parts about any of these persons, oldest first.
@@ -209,6 +303,41 @@ impl Store {
         };
         Ok(self.writer().write(discard).await? > 0)
     }
+}
+
+async fn fitting(
+    connection: &mut Connection,
+    statement: &'static str,
+    filter: &ParkedFilter,
+    limit: i64,
+) -> Result<Vec<Row>, Error> {
+    let rows = query(statement)
+        .bind(filter.party.as_ref().map(PartyId::as_str))
+        .bind(filter.tenant.as_ref().map(TenantId::as_str))
+        .bind(filter.reason.map(Code::as_str))
+        .bind(filter.before.map(ms))
+        .bind(filter.after.as_deref())
+        .bind(limit)
+        .fetch_all(&mut *connection)
+        .await?;
+    Ok(rows)
+}
+
+fn summary(row: &Row) -> Result<ParkedSummary, Error> {
+    let tenant: Option<String> = row.value("tenant")?;
+    Ok(ParkedSummary {
+        id: row.value("id")?,
+        message_id: row.value("message_id")?,
+        party: row.word("party", |text| PartyId::parse(text).ok())?,
+        tenant: tenant.and_then(|text| TenantId::parse(&text).ok()),
+        reason: row.word("reason", Code::from_code)?,
+        test: row.value("test")?,
+        received_at: row.moment("received_at")?,
+        message_type: row.value("message_type")?,
+        edition: row.value("edition")?,
+        bytes: u64::try_from(row.value::<i64>("bytes")?).unwrap_or(0),
+        persons: u64::try_from(row.value::<i64>("persons")?).unwrap_or(0),
+    })
 }
 
 enum Which {

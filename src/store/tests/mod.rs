@@ -3,6 +3,7 @@
 mod accepting;
 mod faults;
 mod inbox;
+mod letters;
 mod model;
 mod nodes;
 mod push;

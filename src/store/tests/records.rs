@@ -106,9 +106,9 @@ on_both! {
         let store = place.open().await;
         store.accept(parking("m1", "p1", &[hash("x"), hash("y"), hash("x")])).await.unwrap();
         store.accept(parking("m2", "p2", &[hash("z")])).await.unwrap();
-        let adp = ParkedFilter { party: Some(party("adp")), tenant: None, after: None };
+        let adp = ParkedFilter { party: Some(party("adp")), ..ParkedFilter::default() };
         assert_eq!(store.parked(&adp).await.unwrap().len(), 2);
-        let nobody = ParkedFilter { party: None, tenant: TenantId::parse("t").ok(), after: None };
+        let nobody = ParkedFilter { tenant: TenantId::parse("t").ok(), ..ParkedFilter::default() };
         assert!(store.parked(&nobody).await.unwrap().is_empty());
         assert_eq!(store.parked_bytes(&party("adp")).await, Ok((2, 18)));
         let about = store.parked_about(&[hash("y"), hash("x")]).await.unwrap();

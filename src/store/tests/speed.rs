@@ -93,3 +93,36 @@ async fn accept_then_lease_and_acknowledge() {
     }
     println!("empty polls {}/s", rate(2000, start));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures, proves nothing"]
+async fn look_at_what_came_after_a_dead_letter() {
+    const LATER: usize = 100_000;
+    let place = TestPlace::sqlite();
+    let store = place.open().await;
+    let arbo = party("arbo");
+    accept_releases(&store, "m", vec![to_arbo("r", "a")]).await;
+    let first = store.lease(&arbo, false, 1, SECONDS(60)).await.unwrap();
+    let reject = store.reject(&arbo, "r", &first[0].lease, "x", "");
+    reject.await.unwrap();
+    for n in 0..LATER / 1000 {
+        let of = |m: usize| {
+            let (id, case) = (format!("r{n}-{m}"), hash(&format!("{n}-{m}")));
+            release(&id, "arbo", false, &[case], b"<r/>")
+        };
+        accept_releases(&store, &format!("m{n}"), (0..1000).map(of).collect()).await;
+        if n % 2 == 0 {
+            let ids = lease_ids(&store, 1000).await;
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            ack_ids(&store, &ids).await;
+        }
+    }
+    let start = Instant::now();
+    let page = store.dead_letters(&DeadFilter::default(), None, 100).await;
+    assert_eq!(page.unwrap().letters.len(), 1);
+    println!("listed behind {LATER}: {:?}", start.elapsed());
+    let start = Instant::now();
+    let retry = store.retry("r", Overtaken::Leave).await.unwrap();
+    assert!(matches!(retry, Retry::Due { .. }));
+    println!("retried behind {LATER}: {:?}", start.elapsed());
+}
