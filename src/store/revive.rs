@@ -74,7 +74,8 @@ pub(super) const LOOK_AGAIN: &str =
 const MAKE_DUE: &str = "UPDATE delivery SET state = 'offered', sequence = $1,
     first_sequence = COALESCE(first_sequence, sequence), offered_at = $2, lease = NULL,
     lease_until = 0, leased_at = NULL, attempt = 0, finished_at = NULL, answered_at = NULL,
-    answer_positive = NULL, rejection = NULL WHERE id = $3 AND state = 'dead'";
+    answer_positive = NULL, rejection = NULL, due_at = 0, failures = 0, refusals = 0,
+    first_failed_at = NULL WHERE id = $3 AND state = 'dead'";
 const MOVE_BEHIND: &str = "UPDATE delivery SET sequence = $1,
     first_sequence = COALESCE(first_sequence, sequence)
     WHERE id = $2 AND finished_at IS NULL";
