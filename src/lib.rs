@@ -25,3 +25,4 @@ pub mod store;
 pub mod toml_file;
 pub mod translate;
 pub mod validate;
+pub mod watch;

@@ -69,7 +69,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("admin", &["clock", "http", "setup", "store"]),
+    (
+        "watch",
+        &["clock", "config", "directory", "domain", "setup", "store"],
+    ),
+    (
+        "admin",
+        &["clock", "domain", "http", "setup", "store", "watch"],
+    ),
     // What starts and stops all of it.
     (
         "app",
@@ -84,6 +91,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "seal",
             "setup",
             "store",
+            "watch",
         ],
     ),
     (

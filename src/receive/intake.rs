@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
-use metrics::counter;
 use tokio::sync::{Notify, RwLock};
 
 use super::plan::{Foreign, Plan, Planner};
@@ -199,7 +198,6 @@ impl Intake {
             }
             let receipt = receipt_of(&message);
             let persons = persons_of(&planner);
-            count_withheld(&plan);
             let waits = !plan.parked.is_empty();
             let earlier = self.waiting_before(&planner, &plan, &persons).await;
             let mut acceptance = acceptance(setup, message, plan, now);
@@ -587,20 +585,5 @@ fn receipt_of(message: &Message) -> StoredMessage {
         shown: message.shown,
         deliveries: Vec::new(),
         parked: None,
-    }
-}
-
-fn count_withheld(plan: &Plan) {
-    for route in &plan.routes {
-        let stripped = route.stripped.iter().map(|(row, count)| (row.rule, *count));
-        let decided = route
-            .decision
-            .counts
-            .iter()
-            .map(|(rule, count)| (*rule, *count));
-        for (rule, count) in decided.chain(stripped) {
-            let labels = [("domain", route.domain.as_str()), ("rule", rule)];
-            counter!("sivi_withheld_total", &labels).increment(count.into());
-        }
     }
 }

@@ -106,16 +106,11 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
     let bytes = received.bytes.as_slice();
     match reception.intake.accept(&caller.party, bytes).await {
         Ok(accepted) => {
-            counter!("sivi_messages_accepted_total", "replay" => accepted.replay.to_string())
-                .increment(1);
+            count_accepted(&accepted);
             receipt(&accepted, &received, asked, &caller)
         }
         Err((refusal, outline)) => {
             let problem = problem_of(refusal).language(asked.language);
-            for finding in problem.all_findings() {
-                counter!("sivi_messages_refused_total", "code" => finding.code.as_str())
-                    .increment(1);
-            }
             render(problem, asked.wanted, &answered(Some(&outline)))
         }
     }
@@ -175,7 +170,33 @@ fn problem_of(refusal: Refusal) -> Problem {
     }
 }
 
+fn count_accepted(accepted: &Accepted) {
+    let message = &accepted.message;
+    let labels = [
+        ("replay", accepted.replay.to_string()),
+        ("party", message.party.to_string()),
+        ("message_type", message.message_type.clone()),
+        ("test", message.test.to_string()),
+    ];
+    counter!("sivi_messages_accepted_total", &labels).increment(1);
+}
+
+fn count_refused(problem: &Problem) {
+    let kind = problem.kind();
+    let status = kind.status().as_str().to_owned();
+    for finding in problem.all_findings() {
+        let labels = [
+            ("code", finding.code.as_str().to_owned()),
+            ("status", status.clone()),
+        ];
+        counter!("sivi_messages_refused_total", &labels).increment(1);
+    }
+    let labels = [("status", status), ("kind", kind.slug().to_owned())];
+    counter!("sivi_requests_refused_total", &labels).increment(1);
+}
+
 fn render(problem: Problem, wanted: Wanted, answered: &Answered<'_>) -> Response {
+    count_refused(&problem);
     match wanted {
         Wanted::Xml => xml_problem(problem, answered),
         Wanted::Json | Wanted::Either => problem.into_response(),

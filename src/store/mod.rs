@@ -18,9 +18,11 @@
 
 mod accept;
 mod acceptance;
+mod alerts;
 mod api_key;
 mod backend;
 mod bells;
+mod conservation;
 mod counts;
 mod details;
 mod directory;
@@ -35,6 +37,7 @@ mod parked;
 mod push;
 mod retention;
 mod sql;
+mod watching;
 mod writer;
 
 use std::fmt;
@@ -42,9 +45,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
+pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
-pub use counts::{Backlog, WithheldCount};
+pub use conservation::{Unaccounted, Walk};
+pub use counts::WithheldCount;
 pub use directory::{Directory, DirectoryChange, Record};
 pub use error::{Cause, Error};
 #[cfg(debug_assertions)]
@@ -58,6 +63,7 @@ pub use push::{
     Turn,
 };
 pub use retention::Expired;
+pub use watching::{DeadLetters, LedgerWalk, ParkedCount, Waiting};
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};

@@ -224,7 +224,9 @@ struct Drop {
 const OLD: &str = "SELECT id, message_id FROM parked WHERE received_at < $1
     ORDER BY received_at LIMIT $2";
 const ONE: &str = "SELECT id, message_id FROM parked WHERE id IN";
-const NOTE_DROPPED: &str = "UPDATE message SET dropped_at = $1 WHERE id = $2";
+const DROP: &str = "DELETE FROM parked WHERE id = $1";
+/// Only who removed the part counts it off.
+const NOTE_DROPPED: &str = "UPDATE message SET dropped_at = $1, parts = parts - 1 WHERE id = $2";
 
 impl Change for Drop {
     type Output = u64;
@@ -240,15 +242,22 @@ impl Change for Drop {
             }
             Which::One(id) => sql::lock_in(connection, ONE, vec![id], " ORDER BY id").await?,
         };
-        let mut ids = Vec::with_capacity(rows.len());
+        let mut dropped = 0;
         for row in &rows {
-            ids.push(row.get::<String>("id")?);
+            let gone = query(DROP)
+                .bind(row.get::<&str>("id")?)
+                .execute(&mut *connection)
+                .await?;
+            if gone == 0 {
+                continue;
+            }
+            dropped += 1;
             query(NOTE_DROPPED)
                 .bind(self.now)
                 .bind(row.get::<&str>("message_id")?)
                 .execute(&mut *connection)
                 .await?;
         }
-        sql::change_in(connection, "DELETE FROM parked WHERE id IN", &ids).await
+        Ok(dropped)
     }
 }

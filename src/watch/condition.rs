@@ -1,0 +1,359 @@
+//! What holds, from what was observed. Pure: the same observation gives the
+//! same conditions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::age::alarm_hours;
+use crate::config::Settings;
+use crate::directory::Directory;
+use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, Unaccounted, Waiting};
+
+/// Days before something expires at which operators are told.
+const EXPIRES_WITHIN: Duration = Duration::from_hours(14 * 24);
+
+/// The alerts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlertName {
+    /// Something waits for its receiver for too long.
+    Undelivered,
+    /// A receiver rejected something, or it was given up.
+    DeadLetter,
+    /// What is parked comes near its bound in number, bytes or age.
+    Parked,
+    /// An API key is about to expire.
+    Expiring,
+    /// A message breaks the law of conservation.
+    Unaccounted,
+    /// An open case of which nobody said anything for three years.
+    CaseSilent,
+    /// The clock of a node jumped.
+    ClockJump,
+    /// The database does not answer a node.
+    DatabaseFailing,
+}
+
+impl AlertName {
+    /// Every alert.
+    pub const ALL: &'static [Self] = &[
+        Self::Undelivered,
+        Self::DeadLetter,
+        Self::Parked,
+        Self::Expiring,
+        Self::Unaccounted,
+        Self::CaseSilent,
+        Self::ClockJump,
+        Self::DatabaseFailing,
+    ];
+
+    /// The word in messages, metrics and the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undelivered => "undelivered",
+            Self::DeadLetter => "dead_letter",
+            Self::Parked => "parked",
+            Self::Expiring => "expiring",
+            Self::Unaccounted => "unaccounted",
+            Self::CaseSilent => "case_silent",
+            Self::ClockJump => "clock_jump",
+            Self::DatabaseFailing => "database_failing",
+        }
+    }
+
+    /// How fast a person should look.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Undelivered | Self::Unaccounted | Self::DatabaseFailing => Severity::Critical,
+            Self::DeadLetter
+            | Self::Parked
+            | Self::Expiring
+            | Self::CaseSilent
+            | Self::ClockJump => Severity::Warning,
+        }
+    }
+
+    /// What it means, for the message and for people.
+    #[must_use]
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Undelivered => {
+                "releases wait for their receiver for longer than the route allows"
+            }
+            Self::DeadLetter => "releases were rejected or given up and wait for a decision",
+            Self::Parked => "parked parts come near the bound of their sender",
+            Self::Expiring => "an API key is about to expire",
+            Self::Unaccounted => "accepted messages miss a part, or have a part in no state",
+            Self::CaseSilent => "open cases had no message for three years",
+            Self::ClockJump => "the clock of a node jumped, by this many seconds",
+            Self::DatabaseFailing => "the database does not answer a node",
+        }
+    }
+}
+
+/// How fast a person should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Now: a term or a message is at stake.
+    Critical,
+    /// Today.
+    Warning,
+}
+
+impl Severity {
+    /// `critical` or `warning`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// What an alert is about: words such as party and domain, never a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject(BTreeMap<&'static str, String>);
+
+impl Subject {
+    /// With one word more.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, word: impl ToString) -> Self {
+        self.0.insert(key, word.to_string());
+        self
+    }
+
+    /// As the store keeps it: a JSON object, keys sorted.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self.0).to_string()
+    }
+}
+
+/// Something that holds and that operators should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Which alert.
+    pub name: AlertName,
+    /// What it is about.
+    pub subject: Subject,
+    /// Since when it holds.
+    pub since: Timestamp,
+    /// How many.
+    pub number: u64,
+}
+
+/// What was observed. `None` is not observed this time: then nothing is said
+/// about it, and what is raised stays.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// What waits for receivers.
+    pub waiting: Option<Vec<Waiting>>,
+    /// Dead letters.
+    pub dead: Option<Vec<DeadLetters>>,
+    /// Parked parts.
+    pub parked: Option<Vec<ParkedCount>>,
+    /// API keys.
+    pub api_keys: Option<Vec<ApiKey>>,
+    /// Messages that break the law of conservation.
+    pub unaccounted: Option<Unaccounted>,
+    /// Open cases that are silent, after a whole walk through the ledger.
+    pub silent_cases: Option<u64>,
+    /// Since when the clock of this node is known to have jumped, and by how
+    /// many seconds.
+    pub clock_jump: Option<Option<(Timestamp, u64)>>,
+}
+
+/// The bounds that conditions are held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Share of a bound, in percent, that is near it.
+    pub parked_percent: u64,
+    /// Parked parts of one party.
+    pub parked_per_party: u64,
+    /// Bytes of the parked parts of one party.
+    pub parked_bytes_per_party: u64,
+    /// Days that a part is parked.
+    pub parked_days: u64,
+}
+
+impl Bounds {
+    /// Those of the settings.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            parked_percent: settings.alerts.parked_percent,
+            parked_per_party: settings.limits.parked_per_party,
+            parked_bytes_per_party: settings.limits.parked_bytes_per_party,
+            parked_days: settings.limits.parked_days,
+        }
+    }
+}
+
+impl Observed {
+    /// The alerts about which something was observed.
+    pub(super) fn names(&self) -> BTreeSet<AlertName> {
+        let seen = [
+            (AlertName::Undelivered, self.waiting.is_some()),
+            (AlertName::DeadLetter, self.dead.is_some()),
+            (AlertName::Parked, self.parked.is_some()),
+            (AlertName::Expiring, self.api_keys.is_some()),
+            (AlertName::Unaccounted, self.unaccounted.is_some()),
+            (AlertName::CaseSilent, self.silent_cases.is_some()),
+            (AlertName::ClockJump, self.clock_jump.is_some()),
+        ];
+        let seen = seen.into_iter().filter(|(_, seen)| *seen);
+        seen.map(|(name, _)| name).collect()
+    }
+}
+
+/// What holds at `now`. Test traffic raises nothing: no term runs for it.
+#[must_use]
+pub fn conditions(
+    observed: &Observed,
+    directory: &Directory,
+    bounds: Bounds,
+    node: &str,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut holds = Vec::new();
+    holds.extend(undelivered(
+        observed.waiting.as_deref().unwrap_or_default(),
+        directory,
+        now,
+    ));
+    holds.extend(dead(observed.dead.as_deref().unwrap_or_default(), now));
+    holds.extend(parked(
+        observed.parked.as_deref().unwrap_or_default(),
+        bounds,
+        now,
+    ));
+    holds.extend(expiring(
+        observed.api_keys.as_deref().unwrap_or_default(),
+        now,
+    ));
+    let unaccounted = observed.unaccounted.unwrap_or_default();
+    let silent = observed.silent_cases.unwrap_or_default();
+    let counted = [
+        (
+            AlertName::Unaccounted,
+            unaccounted.messages,
+            unaccounted.since.unwrap_or(now),
+        ),
+        (AlertName::CaseSilent, silent, now),
+    ];
+    let counted = counted.into_iter().filter(|(_, number, _)| *number > 0);
+    holds.extend(counted.map(|(name, number, since)| Condition {
+        name,
+        subject: Subject::default(),
+        since,
+        number,
+    }));
+    if let Some(Some((since, seconds))) = observed.clock_jump {
+        holds.push(Condition {
+            name: AlertName::ClockJump,
+            subject: Subject::default().with("node", node),
+            since,
+            number: seconds,
+        });
+    }
+    holds
+}
+
+fn undelivered(waiting: &[Waiting], directory: &Directory, now: Timestamp) -> Vec<Condition> {
+    let late = waiting.iter().filter(|one| !one.test).filter_map(|one| {
+        let hours = u64::from(alarm_hours(directory, one));
+        let since = one.oldest_offered?;
+        let limit = Duration::from_hours(hours);
+        (age(since, now) > limit).then(|| Condition {
+            name: AlertName::Undelivered,
+            subject: Subject::default()
+                .with("tenant", &one.tenant)
+                .with("party", &one.party)
+                .with("domain", one.domain.as_str())
+                .with("message_type", &one.message_type),
+            since,
+            number: one.due + one.leased,
+        })
+    });
+    late.collect()
+}
+
+fn dead(dead: &[DeadLetters], now: Timestamp) -> Vec<Condition> {
+    let dead = dead.iter().filter(|one| !one.test && one.count > 0);
+    let dead = dead.map(|one| Condition {
+        name: AlertName::DeadLetter,
+        subject: Subject::default()
+            .with("tenant", &one.tenant)
+            .with("party", &one.party)
+            .with("domain", one.domain.as_str()),
+        since: one.since.unwrap_or(now),
+        number: one.count,
+    });
+    dead.collect()
+}
+
+/// Per sender, over all reasons: that is what the bounds are about.
+fn parked(parked: &[ParkedCount], bounds: Bounds, now: Timestamp) -> Vec<Condition> {
+    let mut senders: BTreeMap<&str, (u64, u64, Timestamp)> = BTreeMap::new();
+    for one in parked {
+        let sum = senders
+            .entry(one.party.as_str())
+            .or_insert((0, 0, one.oldest));
+        sum.0 += one.parts;
+        sum.1 += one.bytes;
+        sum.2 = sum.2.min(one.oldest);
+    }
+    let near = |number: u64, bound: u64| {
+        number.saturating_mul(100) >= bound.saturating_mul(bounds.parked_percent)
+    };
+    let days = Duration::from_hours(bounds.parked_days * 24).as_secs();
+    let full = senders.into_iter().filter(|(_, (parts, bytes, oldest))| {
+        near(*parts, bounds.parked_per_party)
+            || near(*bytes, bounds.parked_bytes_per_party)
+            || near(age(*oldest, now).as_secs(), days)
+    });
+    let full = full.map(|(party, (parts, _, oldest))| Condition {
+        name: AlertName::Parked,
+        subject: Subject::default().with("party", party),
+        since: oldest,
+        number: parts,
+    });
+    full.collect()
+}
+
+fn expiring(keys: &[ApiKey], now: Timestamp) -> Vec<Condition> {
+    let soon = now.saturating_add(EXPIRES_WITHIN).unwrap_or(Timestamp::MAX);
+    let keys = keys.iter().filter(|key| key.revoked_at.is_none());
+    let keys = keys.filter_map(|key| {
+        let at = key.expires_at.filter(|at| *at > now && *at <= soon)?;
+        Some(Condition {
+            name: AlertName::Expiring,
+            subject: Subject::default()
+                .with("party", &key.party)
+                .with("api_key", &key.id),
+            since: at.saturating_sub(EXPIRES_WITHIN).unwrap_or(now),
+            number: at.duration_since(now).as_hours().unsigned_abs() / 24,
+        })
+    });
+    keys.collect()
+}
+
+fn age(since: Timestamp, now: Timestamp) -> Duration {
+    now.duration_since(since).try_into().unwrap_or_default()
+}
+
+/// Whether another look may say that `raised` is over: something was observed
+/// about it, and by this node if it is about a node.
+pub(super) fn may_clear(raised: &Alert, seen: &BTreeSet<AlertName>, node: &str) -> bool {
+    let known = seen.iter().any(|name| name.as_str() == raised.name);
+    let subject: BTreeMap<String, String> =
+        serde_json::from_str(&raised.subject).unwrap_or_default();
+    known && subject.get("node").is_none_or(|of| of == node)
+}
+
+#[cfg(test)]
+mod tests;
