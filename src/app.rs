@@ -22,7 +22,7 @@ use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
 use crate::seal::{KeyError, Keys};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
-use crate::watch::{Board, CourierError, Watch};
+use crate::watch::{Board, CourierError, Watch, check_webhook};
 
 /// How often the stored configuration is compared with the one in use. The
 /// contract gives five seconds.
@@ -294,6 +294,15 @@ pub fn push_faults(setup: &Setup) -> Vec<String> {
         Delivery::Poll => None,
     };
     parties.filter_map(fault).collect()
+}
+
+/// Whether the webhook for alerts can be used.
+///
+/// # Errors
+///
+/// [`StartError::Alerts`].
+pub fn check_alerts(settings: &Settings) -> Result<(), StartError> {
+    check_webhook(settings).map_err(StartError::Alerts)
 }
 
 /// The configured certificate, or a self-signed one in the data folder.

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("toml_file", &[]),
     ("config", &["toml_file"]),
     ("seal", &["domain"]),
+    ("trace", &["config"]),
     // What a message is: pure, from bytes to a decision.
     ("parse", &["domain"]),
     ("validate", &["domain", "parse"]),
@@ -52,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "policy",
             "setup",
             "store",
+            "trace",
             "translate",
             "validate",
         ],
@@ -67,6 +69,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "http",
             "setup",
             "store",
+            "trace",
         ],
     ),
     (
@@ -121,6 +124,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "receive",
             "setup",
             "store",
+            "trace",
             "validate",
         ],
     ),

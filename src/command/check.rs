@@ -13,6 +13,8 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
         let no = |cause: &dyn std::fmt::Display| Failure::No(format!("not ok  {cause}"));
         app::check_certificate(&settings).map_err(|cause| no(&cause))?;
         println!("ok  certificate");
+        app::check_alerts(&settings).map_err(|cause| no(&cause))?;
+        println!("ok  alerts");
         let base = Base::open(settings, Clock::system())
             .await
             .map_err(|cause| no(&cause))?;

@@ -14,6 +14,9 @@ use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, Unaccounted, Waiting
 /// Days before something expires at which operators are told.
 const EXPIRES_WITHIN: Duration = Duration::from_hours(14 * 24);
 
+/// After how long another node may say that an alert about a node is over.
+const NODE_GONE: Duration = Duration::from_hours(2);
+
 /// The alerts there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlertName {
@@ -347,12 +350,19 @@ fn age(since: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// Whether another look may say that `raised` is over: something was observed
-/// about it, and by this node if it is about a node.
-pub(super) fn may_clear(raised: &Alert, seen: &BTreeSet<AlertName>, node: &str) -> bool {
+/// about it, and by this node if it is about a node, unless that node seems to
+/// be gone.
+pub(super) fn may_clear(
+    raised: &Alert,
+    seen: &BTreeSet<AlertName>,
+    node: &str,
+    now: Timestamp,
+) -> bool {
     let known = seen.iter().any(|name| name.as_str() == raised.name);
     let subject: BTreeMap<String, String> =
         serde_json::from_str(&raised.subject).unwrap_or_default();
-    known && subject.get("node").is_none_or(|of| of == node)
+    let is_ours = subject.get("node").is_none_or(|of| of == node);
+    known && (is_ours || age(raised.raised_at, now) > NODE_GONE)
 }
 
 #[cfg(test)]

@@ -60,6 +60,15 @@ struct Webhook {
     client: reqwest::Client,
 }
 
+/// Whether the webhook of the settings can be used; sends nothing.
+///
+/// # Errors
+///
+/// [`CourierError`].
+pub fn check_webhook(settings: &Settings) -> Result<(), CourierError> {
+    Webhook::of(settings).map(drop)
+}
+
 impl Webhook {
     fn of(settings: &Settings) -> Result<Option<Self>, CourierError> {
         let alerts = &settings.alerts;

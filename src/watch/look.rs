@@ -371,7 +371,8 @@ fn changes(
     }
     let seen = observed.names();
     for alert in raised {
-        if !holds.iter().any(|condition| same(&alert, condition)) && may_clear(&alert, &seen, node)
+        if !holds.iter().any(|condition| same(&alert, condition))
+            && may_clear(&alert, &seen, node, now)
         {
             let known = AlertName::ALL.iter();
             let known = known.copied().find(|name| name.as_str() == alert.name);

@@ -13,6 +13,6 @@ mod message;
 
 pub use age::{alarm_hours, default_alarm_hours};
 pub use condition::{AlertName, Bounds, Condition, Observed, Severity, Subject, conditions};
-pub use courier::CourierError;
+pub use courier::{CourierError, check_webhook};
 pub use look::{Board, Watch};
 pub use message::{Transition, sign};

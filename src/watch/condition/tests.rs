@@ -123,16 +123,12 @@ fn what_was_not_observed_stays_as_it_is() {
         ..Observed::default()
     };
     let seen = observed.names();
-    assert!(may_clear(&raised("dead_letter", "{}"), &seen, "n"));
-    assert!(!may_clear(&raised("undelivered", "{}"), &seen, "n"));
-    assert!(may_clear(
-        &raised("clock_jump", r#"{"node":"n"}"#),
-        &seen,
-        "n"
-    ));
-    assert!(!may_clear(
-        &raised("clock_jump", r#"{"node":"m"}"#),
-        &seen,
-        "n"
-    ));
+    let may = |raised: &Alert, at| may_clear(raised, &seen, "n", at);
+    let mine = raised("clock_jump", r#"{"node":"n"}"#);
+    let other = raised("clock_jump", r#"{"node":"m"}"#);
+    assert!(may(&raised("dead_letter", "{}"), now()));
+    assert!(!may(&raised("undelivered", "{}"), now()));
+    assert!(may(&mine, now()));
+    assert!(!may(&other, now() + 2 * HOUR));
+    assert!(may(&other, now() + 3 * HOUR), "that node is gone");
 }
