@@ -22,7 +22,7 @@ use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
 use crate::seal::{KeyError, Keys};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
-use crate::watch::{Board, CourierError, Watch, check_webhook};
+use crate::watch::{Board, CourierError, Watch, api_keys_ending, check_webhook};
 
 /// How often the stored configuration is compared with the one in use. The
 /// contract gives five seconds.
@@ -169,8 +169,14 @@ impl App {
             .await
             .map_err(bind(settings.admin.listen))?;
         let port = party_side.address().map_err(bind(settings.listen))?.port();
-        let watch = Watch::new(board, base.clock.clone(), current, node_name(port))
-            .map_err(StartError::Alerts)?;
+        let watch = Watch::new(
+            board,
+            base.clock.clone(),
+            current,
+            node_name(port),
+            Arc::new(api_keys_ending),
+        )
+        .map_err(StartError::Alerts)?;
         Ok(Self {
             base,
             intake,

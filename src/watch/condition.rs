@@ -2,6 +2,7 @@
 //! same conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use super::age::alarm_hours;
 use crate::config::Settings;
 use crate::directory::Directory;
+use crate::domain::PartyId;
 use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, Unaccounted, Waiting};
 
 /// Days before something expires at which operators are told.
@@ -26,7 +28,9 @@ pub enum AlertName {
     DeadLetter,
     /// What is parked comes near its bound in number, bytes or age.
     Parked,
-    /// An API key is about to expire.
+    /// A receiver that is pushed to takes nothing; its queue stays.
+    ReceiverPaused,
+    /// A key or certificate is about to end.
     Expiring,
     /// A message breaks the law of conservation.
     Unaccounted,
@@ -44,6 +48,7 @@ impl AlertName {
         Self::Undelivered,
         Self::DeadLetter,
         Self::Parked,
+        Self::ReceiverPaused,
         Self::Expiring,
         Self::Unaccounted,
         Self::CaseSilent,
@@ -58,6 +63,7 @@ impl AlertName {
             Self::Undelivered => "undelivered",
             Self::DeadLetter => "dead_letter",
             Self::Parked => "parked",
+            Self::ReceiverPaused => "receiver_paused",
             Self::Expiring => "expiring",
             Self::Unaccounted => "unaccounted",
             Self::CaseSilent => "case_silent",
@@ -73,6 +79,7 @@ impl AlertName {
             Self::Undelivered | Self::Unaccounted | Self::DatabaseFailing => Severity::Critical,
             Self::DeadLetter
             | Self::Parked
+            | Self::ReceiverPaused
             | Self::Expiring
             | Self::CaseSilent
             | Self::ClockJump => Severity::Warning,
@@ -88,7 +95,8 @@ impl AlertName {
             }
             Self::DeadLetter => "releases were rejected or given up and wait for a decision",
             Self::Parked => "parked parts come near the bound of their sender",
-            Self::Expiring => "an API key is about to expire",
+            Self::ReceiverPaused => "a receiver that is pushed to takes nothing; its queue stays",
+            Self::Expiring => "a key or certificate ends within 14 days",
             Self::Unaccounted => "accepted messages miss a part, or have a part in no state",
             Self::CaseSilent => "open cases had no message for three years",
             Self::ClockJump => "the clock of a node jumped, by this many seconds",
@@ -124,8 +132,8 @@ pub struct Subject(BTreeMap<&'static str, String>);
 impl Subject {
     /// With one word more.
     #[must_use]
-    pub fn with(mut self, key: &'static str, word: impl ToString) -> Self {
-        self.0.insert(key, word.to_string());
+    pub fn with(mut self, key: &'static str, word: &str) -> Self {
+        self.0.insert(key, word.to_owned());
         self
     }
 
@@ -159,8 +167,10 @@ pub struct Observed {
     pub dead: Option<Vec<DeadLetters>>,
     /// Parked parts.
     pub parked: Option<Vec<ParkedCount>>,
-    /// API keys.
-    pub api_keys: Option<Vec<ApiKey>>,
+    /// Receivers that are pushed to and paused.
+    pub paused: Option<Vec<Paused>>,
+    /// Keys and certificates that end one day.
+    pub endings: Option<Vec<Ending>>,
     /// Messages that break the law of conservation.
     pub unaccounted: Option<Unaccounted>,
     /// Open cases that are silent, after a whole walk through the ledger.
@@ -168,6 +178,46 @@ pub struct Observed {
     /// Since when the clock of this node is known to have jumped, and by how
     /// many seconds.
     pub clock_jump: Option<Option<(Timestamp, u64)>>,
+}
+
+/// A receiver that is pushed to and takes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paused {
+    /// Which party.
+    pub party: PartyId,
+    /// True for its test traffic.
+    pub test: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// Failures in a row.
+    pub failures: u64,
+}
+
+/// A key or certificate that ends one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What it is: a party and the id of its key, or which certificate.
+    pub subject: Subject,
+    /// When it no longer counts.
+    pub ends_at: Timestamp,
+}
+
+/// What of all this ends; given from outside, because certificates are known
+/// there.
+pub type Endings = Arc<dyn Fn(&[ApiKey], Timestamp) -> Vec<Ending> + Send + Sync>;
+
+/// API keys that end and are still in force.
+#[must_use]
+pub fn api_keys_ending(keys: &[ApiKey], now: Timestamp) -> Vec<Ending> {
+    let keys = keys.iter().filter(|key| key.revoked_at.is_none());
+    let ending = keys.filter_map(|key| {
+        let ends_at = key.expires_at.filter(|at| *at > now)?;
+        let subject = Subject::default()
+            .with("party", key.party.as_str())
+            .with("api_key", &key.id);
+        Some(Ending { subject, ends_at })
+    });
+    ending.collect()
 }
 
 /// The bounds that conditions are held against.
@@ -203,7 +253,8 @@ impl Observed {
             (AlertName::Undelivered, self.waiting.is_some()),
             (AlertName::DeadLetter, self.dead.is_some()),
             (AlertName::Parked, self.parked.is_some()),
-            (AlertName::Expiring, self.api_keys.is_some()),
+            (AlertName::ReceiverPaused, self.paused.is_some()),
+            (AlertName::Expiring, self.endings.is_some()),
             (AlertName::Unaccounted, self.unaccounted.is_some()),
             (AlertName::CaseSilent, self.silent_cases.is_some()),
             (AlertName::ClockJump, self.clock_jump.is_some()),
@@ -234,8 +285,9 @@ pub fn conditions(
         bounds,
         now,
     ));
+    holds.extend(paused(observed.paused.as_deref().unwrap_or_default()));
     holds.extend(expiring(
-        observed.api_keys.as_deref().unwrap_or_default(),
+        observed.endings.as_deref().unwrap_or_default(),
         now,
     ));
     let unaccounted = observed.unaccounted.unwrap_or_default();
@@ -274,8 +326,8 @@ fn undelivered(waiting: &[Waiting], directory: &Directory, now: Timestamp) -> Ve
         (age(since, now) > limit).then(|| Condition {
             name: AlertName::Undelivered,
             subject: Subject::default()
-                .with("tenant", &one.tenant)
-                .with("party", &one.party)
+                .with("tenant", one.tenant.as_str())
+                .with("party", one.party.as_str())
                 .with("domain", one.domain.as_str())
                 .with("message_type", &one.message_type),
             since,
@@ -290,8 +342,8 @@ fn dead(dead: &[DeadLetters], now: Timestamp) -> Vec<Condition> {
     let dead = dead.map(|one| Condition {
         name: AlertName::DeadLetter,
         subject: Subject::default()
-            .with("tenant", &one.tenant)
-            .with("party", &one.party)
+            .with("tenant", one.tenant.as_str())
+            .with("party", one.party.as_str())
             .with("domain", one.domain.as_str()),
         since: one.since.unwrap_or(now),
         number: one.count,
@@ -328,21 +380,27 @@ fn parked(parked: &[ParkedCount], bounds: Bounds, now: Timestamp) -> Vec<Conditi
     full.collect()
 }
 
-fn expiring(keys: &[ApiKey], now: Timestamp) -> Vec<Condition> {
-    let soon = now.saturating_add(EXPIRES_WITHIN).unwrap_or(Timestamp::MAX);
-    let keys = keys.iter().filter(|key| key.revoked_at.is_none());
-    let keys = keys.filter_map(|key| {
-        let at = key.expires_at.filter(|at| *at > now && *at <= soon)?;
-        Some(Condition {
-            name: AlertName::Expiring,
-            subject: Subject::default()
-                .with("party", &key.party)
-                .with("api_key", &key.id),
-            since: at.saturating_sub(EXPIRES_WITHIN).unwrap_or(now),
-            number: at.duration_since(now).as_hours().unsigned_abs() / 24,
-        })
+fn paused(paused: &[Paused]) -> Vec<Condition> {
+    let paused = paused.iter().filter(|one| !one.test);
+    let paused = paused.map(|one| Condition {
+        name: AlertName::ReceiverPaused,
+        subject: Subject::default().with("party", one.party.as_str()),
+        since: one.since,
+        number: one.failures,
     });
-    keys.collect()
+    paused.collect()
+}
+
+fn expiring(endings: &[Ending], now: Timestamp) -> Vec<Condition> {
+    let soon = now.saturating_add(EXPIRES_WITHIN).unwrap_or(Timestamp::MAX);
+    let endings = endings.iter().filter(|one| one.ends_at <= soon);
+    let endings = endings.map(|one| Condition {
+        name: AlertName::Expiring,
+        subject: one.subject.clone(),
+        since: one.ends_at.saturating_sub(EXPIRES_WITHIN).unwrap_or(now),
+        number: age(now, one.ends_at).as_secs() / 86_400,
+    });
+    endings.collect()
 }
 
 fn age(since: Timestamp, now: Timestamp) -> Duration {

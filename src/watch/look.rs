@@ -13,7 +13,9 @@ use metrics::counter;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::condition::{AlertName, Bounds, Condition, Observed, Subject, conditions, may_clear};
+use super::condition::{
+    AlertName, Bounds, Condition, Endings, Observed, Subject, conditions, may_clear,
+};
 use super::courier::{Call, Courier, CourierError};
 use super::message::{Transition, body};
 use crate::clock::Clock;
@@ -78,13 +80,14 @@ pub struct Watch {
     current: Current,
     board: Board,
     node: String,
+    endings: Endings,
     courier: Courier,
     call: Call,
 }
 
 impl Watch {
     /// Watches `board`'s store. `node` names this node; it stays the same over
-    /// a restart.
+    /// a restart. `endings` says what ends one day.
     ///
     /// # Errors
     ///
@@ -94,6 +97,7 @@ impl Watch {
         clock: Clock,
         current: Current,
         node: String,
+        endings: Endings,
     ) -> Result<Self, CourierError> {
         let store = board.store.clone();
         let settings = Arc::clone(&current.get().settings);
@@ -104,6 +108,7 @@ impl Watch {
             current,
             board,
             node,
+            endings,
             courier,
             call,
         })
@@ -118,6 +123,7 @@ impl Watch {
             current: self.current,
             board: self.board,
             node: self.node,
+            endings: self.endings,
             call: self.call,
             walks: Walks::default(),
             failed: 0,
@@ -153,6 +159,7 @@ struct Look {
     current: Current,
     board: Board,
     node: String,
+    endings: Endings,
     call: Call,
     walks: Walks,
     failed: u32,
@@ -279,7 +286,8 @@ impl Look {
         observed.waiting = Some(self.store.waiting(now, OFFERED_FOR).await?);
         observed.dead = Some(self.store.dead_letters().await?);
         observed.parked = Some(self.store.parked_counts().await?);
-        observed.api_keys = Some(self.store.api_keys().await?);
+        let api_keys = self.store.api_keys().await?;
+        observed.endings = Some((self.endings)(&api_keys, now));
         self.walk_messages(now).await?;
         observed.unaccounted = Some(self.store.settle_unaccounted().await?);
         observed.silent_cases = self.walk_ledger().await?;

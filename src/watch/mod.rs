@@ -12,7 +12,10 @@ mod look;
 mod message;
 
 pub use age::{alarm_hours, default_alarm_hours};
-pub use condition::{AlertName, Bounds, Condition, Observed, Severity, Subject, conditions};
+pub use condition::{
+    AlertName, Bounds, Condition, Ending, Endings, Observed, Paused, Severity, Subject,
+    api_keys_ending, conditions,
+};
 pub use courier::{CourierError, check_webhook};
 pub use look::{Board, Watch};
 pub use message::{Transition, sign};

@@ -393,20 +393,37 @@ impl Stroll {
     }
 }
 
+async fn walk(place: TestPlace, acts: Vec<Act>) {
+    let store = place.open().await;
+    let mut stroll = Stroll {
+        place,
+        store,
+        made: 0,
+        leased: Vec::new(),
+    };
+    for act in acts {
+        stroll.act(act.clone()).await;
+        let found = unaccounted(&stroll.place, &stroll.store).await;
+        assert_eq!(found, 0, "{act:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn whatever_happens_nothing_is_unaccounted(acts in acts()) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let place = TestPlace::sqlite();
-            let store = place.open().await;
-            let mut stroll = Stroll { place, store, made: 0, leased: Vec::new() };
-            for act in acts {
-                stroll.act(act.clone()).await;
-                assert_eq!(unaccounted(&stroll.place, &stroll.store).await, 0, "{act:?}");
-            }
-        });
+        runtime.block_on(walk(TestPlace::sqlite(), acts));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+
+    #[test]
+    fn whatever_happens_nothing_is_unaccounted_on_a_server(acts in acts()) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async { walk(TestPlace::postgres().await, acts).await });
     }
 }

@@ -95,9 +95,8 @@ fn a_key_expires_soon_unless_it_is_revoked_or_over() {
         last_used_at: None,
     };
     let of = |key: ApiKey| {
-        let api_keys = Some(vec![key]);
         hold(&Observed {
-            api_keys,
+            endings: Some(api_keys_ending(&[key], now())),
             ..Observed::default()
         })
     };
@@ -105,6 +104,35 @@ fn a_key_expires_soon_unless_it_is_revoked_or_over() {
     assert_eq!(of(key(14 * 24 + 1, false)), []);
     assert_eq!(of(key(1, true)), []);
     assert_eq!(of(key(-1, false)), []);
+}
+
+#[test]
+fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
+    let paused = |test| Paused {
+        party: party("arbo"),
+        test,
+        since: now(),
+        failures: 7,
+    };
+    let held = hold(&Observed {
+        paused: Some(vec![paused(false), paused(true)]),
+        ..Observed::default()
+    });
+    assert_eq!(held.len(), 1);
+    assert_eq!(
+        (held[0].name, held[0].number),
+        (AlertName::ReceiverPaused, 7)
+    );
+}
+
+/// Every alert has its row in the page for operators.
+#[test]
+fn every_alert_is_in_the_page_for_operators() {
+    let page = include_str!("../../../docs/watching.md");
+    for name in AlertName::ALL {
+        let row = format!("| `{}` | {} |", name.as_str(), name.severity().as_str());
+        assert!(page.contains(&row), "{row}");
+    }
 }
 
 #[test]
