@@ -344,6 +344,7 @@ impl Stroll {
                 };
                 let releases = self.releases(releases);
                 let unparking = Unparking {
+                    directory_version: 0,
                     item: &item,
                     releases,
                     ledger: vec![],
