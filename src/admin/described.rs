@@ -40,6 +40,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Releases that pollers rejected: dead letters.",
     ),
     (
+        "sivi_push_attempts_total",
+        "Attempts to push a release, by receiver and outcome.",
+    ),
+    (
         "sivi_lease_expiries_total",
         "Leases that ran out and were handed out again, by receiver.",
     ),
@@ -70,6 +74,13 @@ const HISTOGRAMS: &[(&str, &str, &[f64])] = &[
         "sivi_commit_jobs",
         "Changes that went into one commit.",
         &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0],
+    ),
+    (
+        "sivi_push_seconds",
+        "Time that a receiver took to answer a push.",
+        &[
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        ],
     ),
     (
         "sivi_takeover_seconds",

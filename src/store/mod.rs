@@ -63,7 +63,7 @@ pub use push::{
     Turn,
 };
 pub use retention::Expired;
-pub use watching::{DeadLetters, LedgerWalk, ParkedCount, Waiting};
+pub use watching::{DeadLetters, LedgerWalk, ParkedCount, PausedReceiver, Waiting};
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};

@@ -69,6 +69,19 @@ pub struct ParkedCount {
     pub oldest: Timestamp,
 }
 
+/// A receiver that is pushed to and failed a few times in a row, or stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PausedReceiver {
+    /// Which party.
+    pub party: PartyId,
+    /// True for its test traffic.
+    pub test: bool,
+    /// Failures in a row.
+    pub failures: u64,
+    /// When it began to fail or was stopped.
+    pub since: Option<Timestamp>,
+}
+
 /// The index of what is unfinished, not the finished millions.
 const WAITING: &str = "SELECT tenant, party, domain, message_type, test, COUNT(*) AS unfinished,
     COUNT(CASE WHEN state = 'leased' AND lease_until > $1 THEN 1 END) AS leased,
@@ -84,7 +97,30 @@ const PARKED: &str = "SELECT party, reason, COUNT(*) AS parts,
     CAST(SUM(bytes) AS BIGINT) AS bytes, MIN(received_at) AS oldest FROM parked
     GROUP BY party, reason ORDER BY party, reason";
 
+/// One failure is a hiccup that the next probe mends.
+const PAUSED: &str = "SELECT party, test, failures, changed_at FROM push_receiver
+    WHERE stopped OR failures >= 3 ORDER BY party, test";
+
 impl Store {
+    /// Receivers that are stopped, or failed at least three times in a row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::waiting`].
+    pub async fn paused_receivers(&self) -> Result<Vec<PausedReceiver>, Error> {
+        let mut connection = self.reader().await?;
+        let rows = query(PAUSED).fetch_all(&mut connection).await?;
+        let paused = rows.iter().map(|row| {
+            Ok(PausedReceiver {
+                party: row.word("party", |text| PartyId::parse(text).ok())?,
+                test: row.value("test")?,
+                failures: count(row.value("failures")?),
+                since: row.moment_or_none("changed_at")?,
+            })
+        });
+        paused.collect()
+    }
+
     /// What waits, per route and kind of message. `for_at_least` is how long a
     /// release must have been on offer to count for
     /// [`Waiting::oldest_offered`].

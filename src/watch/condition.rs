@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use super::age::alarm_hours;
 use crate::config::Settings;
 use crate::directory::Directory;
-use crate::domain::PartyId;
-use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, Unaccounted, Waiting};
+use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, PausedReceiver, Unaccounted, Waiting};
 
 /// Days before something expires at which operators are told.
 const EXPIRES_WITHIN: Duration = Duration::from_hours(14 * 24);
@@ -168,7 +167,7 @@ pub struct Observed {
     /// Parked parts.
     pub parked: Option<Vec<ParkedCount>>,
     /// Receivers that are pushed to and paused.
-    pub paused: Option<Vec<Paused>>,
+    pub paused: Option<Vec<PausedReceiver>>,
     /// Keys and certificates that end one day.
     pub endings: Option<Vec<Ending>>,
     /// Messages that break the law of conservation.
@@ -178,19 +177,6 @@ pub struct Observed {
     /// Since when the clock of this node is known to have jumped, and by how
     /// many seconds.
     pub clock_jump: Option<Option<(Timestamp, u64)>>,
-}
-
-/// A receiver that is pushed to and takes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paused {
-    /// Which party.
-    pub party: PartyId,
-    /// True for its test traffic.
-    pub test: bool,
-    /// Since when.
-    pub since: Timestamp,
-    /// Failures in a row.
-    pub failures: u64,
 }
 
 /// A key or certificate that ends one day.
@@ -285,7 +271,7 @@ pub fn conditions(
         bounds,
         now,
     ));
-    holds.extend(paused(observed.paused.as_deref().unwrap_or_default()));
+    holds.extend(paused(observed.paused.as_deref().unwrap_or_default(), now));
     holds.extend(expiring(
         observed.endings.as_deref().unwrap_or_default(),
         now,
@@ -380,12 +366,12 @@ fn parked(parked: &[ParkedCount], bounds: Bounds, now: Timestamp) -> Vec<Conditi
     full.collect()
 }
 
-fn paused(paused: &[Paused]) -> Vec<Condition> {
+fn paused(paused: &[PausedReceiver], now: Timestamp) -> Vec<Condition> {
     let paused = paused.iter().filter(|one| !one.test);
     let paused = paused.map(|one| Condition {
         name: AlertName::ReceiverPaused,
         subject: Subject::default().with("party", one.party.as_str()),
-        since: one.since,
+        since: one.since.unwrap_or(now),
         number: one.failures,
     });
     paused.collect()

@@ -286,6 +286,7 @@ impl Look {
         observed.waiting = Some(self.store.waiting(now, OFFERED_FOR).await?);
         observed.dead = Some(self.store.dead_letters().await?);
         observed.parked = Some(self.store.parked_counts().await?);
+        observed.paused = Some(self.store.paused_receivers().await?);
         let api_keys = self.store.api_keys().await?;
         observed.endings = Some((self.endings)(&api_keys, now));
         self.walk_messages(now).await?;

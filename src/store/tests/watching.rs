@@ -218,6 +218,15 @@ on_both! {
         assert!(store.database_bytes().await.unwrap() > 4_096);
     }
 
+    async fn a_receiver_that_fails_again_and_again_or_is_stopped_is_paused(place: Place) {
+        let store = place.open().await;
+        behind(&store, "INSERT INTO push_receiver (party, test, failures, stopped, changed_at) VALUES
+            ('hiccup', FALSE, 2, FALSE, 1), ('down', FALSE, 3, FALSE, 2), ('gone', TRUE, 0, TRUE, NULL)").await;
+        let paused = store.paused_receivers().await.unwrap();
+        let paused: Vec<_> = paused.iter().map(|one| (one.party.as_str(), one.test, one.failures)).collect();
+        assert_eq!(paused, [("down", false, 3), ("gone", true, 0)]);
+    }
+
     async fn a_case_without_a_word_for_three_years_is_silent(place: Place) {
         let store = place.open().await;
         let mut message = acceptance("m1");

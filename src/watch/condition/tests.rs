@@ -108,10 +108,10 @@ fn a_key_expires_soon_unless_it_is_revoked_or_over() {
 
 #[test]
 fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
-    let paused = |test| Paused {
+    let paused = |test| PausedReceiver {
         party: party("arbo"),
         test,
-        since: now(),
+        since: Some(now()),
         failures: 7,
     };
     let held = hold(&Observed {
