@@ -11,7 +11,7 @@ use tokio::sync::{Notify, RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Admin, Desk, Token};
+use crate::admin::{self, Admin, Desk, States, Token};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
 use crate::deliver::push::Pusher;
@@ -22,6 +22,7 @@ use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
 use crate::seal::{KeyError, Keys};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
+use crate::watch::{Board, CourierError, Watch, api_keys_ending, check_webhook};
 
 /// How often the stored configuration is compared with the one in use. The
 /// contract gives five seconds.
@@ -107,6 +108,7 @@ pub struct App {
     used_keys: mpsc::Receiver<String>,
     party_side: Server,
     admin_side: Server,
+    watch: Watch,
     stop: CancellationToken,
 }
 
@@ -136,10 +138,13 @@ impl App {
             used_keys: used,
             stop: stop.clone(),
         };
+        let board = Board::new(base.store.clone());
         let health = Admin {
             store: base.store.clone(),
             clock: base.clock.clone(),
-            current,
+            current: current.clone(),
+            board: board.clone(),
+            states: States::default(),
         };
         let desk = Desk {
             intake: intake.clone(),
@@ -168,6 +173,15 @@ impl App {
         let admin_side = Server::bind(settings.admin.listen, None, operators, limits)
             .await
             .map_err(bind(settings.admin.listen))?;
+        let port = party_side.address().map_err(bind(settings.listen))?.port();
+        let watch = Watch::new(
+            board,
+            base.clock.clone(),
+            current,
+            node_name(port),
+            Arc::new(api_keys_ending),
+        )
+        .map_err(StartError::Alerts)?;
         Ok(Self {
             base,
             intake,
@@ -175,6 +189,7 @@ impl App {
             used_keys,
             party_side,
             admin_side,
+            watch,
             stop,
         })
     }
@@ -235,12 +250,21 @@ impl App {
             stop: self.stop.clone(),
         };
         tasks.spawn(pusher.run());
+        tasks.spawn(self.watch.run(self.stop.clone()));
         tasks.spawn(self.admin_side.run(self.stop.clone()));
         self.party_side.run(self.stop.clone()).await;
         while tasks.join_next().await.is_some() {}
         self.base.store.close().await;
         tracing::info!("Stopped");
     }
+}
+
+/// How alerts name this node: the same over a restart, another for another.
+fn node_name(port: u16) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "node" } else { host };
+    format!("{host}:{port}")
 }
 
 fn body_limits(settings: &Settings) -> BodyLimits {
@@ -290,6 +314,15 @@ pub fn push_faults(setup: &Setup) -> Vec<String> {
 /// [`StartError::AdminToken`].
 pub fn admin_token(settings: &Settings) -> Result<Token, StartError> {
     Token::open_or_create(&settings.data_dir).map_err(StartError::AdminToken)
+}
+
+/// Whether the webhook for alerts can be used.
+///
+/// # Errors
+///
+/// [`StartError::Alerts`].
+pub fn check_alerts(settings: &Settings) -> Result<(), StartError> {
+    check_webhook(settings).map_err(StartError::Alerts)
 }
 
 /// The configured certificate, or a self-signed one in the data folder.
@@ -433,6 +466,8 @@ pub enum StartError {
     Listen(SocketAddr, std::io::Error),
     /// The address of the database cannot be read.
     Database(UnknownDatabase),
+    /// The webhook for alerts cannot be used.
+    Alerts(CourierError),
 }
 
 impl fmt::Display for StartError {
@@ -446,6 +481,7 @@ impl fmt::Display for StartError {
             Self::Tls(cause) => write!(f, "certificate: {cause}"),
             Self::Listen(address, cause) => write!(f, "cannot listen on {address}: {cause}"),
             Self::Database(cause) => write!(f, "database.url: {cause}"),
+            Self::Alerts(cause) => write!(f, "{cause}"),
         }
     }
 }

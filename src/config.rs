@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use watching::{Alerts, Trace};
+
 use crate::toml_file::{Fault, TomlFile};
+use watching::{WrittenAlerts, WrittenTrace};
 
 /// The file that is read when no other is named.
 pub const DEFAULT_PATH: &str = "config/gateway.toml";
@@ -43,6 +46,10 @@ pub struct Settings {
     pub data_key: Source,
     /// What is logged and how.
     pub log: Log,
+    /// When and where operators are told.
+    pub alerts: Alerts,
+    /// Where traces go; nowhere by default.
+    pub trace: Trace,
     /// The folder of the file, from which relative paths start.
     folder: PathBuf,
 }
@@ -336,6 +343,8 @@ struct Written {
     policy: Policy,
     keys: WrittenKeys,
     log: Log,
+    alerts: WrittenAlerts,
+    trace: WrittenTrace,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -371,7 +380,13 @@ struct WrittenKeys {
 }
 
 /// Keys that name a source of key material: their `file:` is kept as a path.
-const SOURCES: [&str; 4] = ["tls.cert", "tls.key", "tls.client_ca", "keys.data"];
+const SOURCES: [&str; 5] = [
+    "tls.cert",
+    "tls.key",
+    "tls.client_ca",
+    "keys.data",
+    "alerts.ca",
+];
 
 impl Settings {
     /// Loads the settings from `path`, or from [`DEFAULT_PATH`] when that
@@ -451,6 +466,11 @@ impl Settings {
             data_key: source("keys.data", written.keys.data)?
                 .unwrap_or_else(|| Source::File(data_dir.join("data.key"))),
             log: written.log,
+            alerts: Alerts {
+                ca: source("alerts.ca", written.alerts.ca.clone())?,
+                ..written.alerts.read()
+            },
+            trace: written.trace.read(),
             data_dir,
             folder: folder.to_owned(),
         })
@@ -492,6 +512,10 @@ impl Written {
         }
         if !(28..=366).contains(&self.policy.window_days) {
             return Some(("policy.window_days", "must be 28 to 366".to_owned()));
+        }
+        let watching = self.alerts.problem().or_else(|| self.trace.problem());
+        if watching.is_some() {
+            return watching;
         }
         let outside = self.limits.outside();
         if outside.is_none() && self.limits.in_flight_bytes < self.limits.max_body_bytes {
@@ -570,6 +594,8 @@ fn database(url: String, folder: &Path) -> Result<Database, String> {
     }
     Err("must be sqlite:PATH or postgres://…".to_owned())
 }
+
+mod watching;
 
 #[cfg(test)]
 mod tests;

@@ -24,5 +24,7 @@ pub mod seal;
 pub mod setup;
 pub mod store;
 pub mod toml_file;
+pub mod trace;
 pub mod translate;
 pub mod validate;
+pub mod watch;

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("toml_file", &[]),
     ("config", &["toml_file"]),
     ("seal", &["domain"]),
+    ("trace", &["config"]),
     // What a message is: pure, from bytes to a decision.
     ("parse", &["domain"]),
     ("validate", &["domain", "parse"]),
@@ -52,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "policy",
             "setup",
             "store",
+            "trace",
             "translate",
             "validate",
         ],
@@ -67,14 +69,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "http",
             "setup",
             "store",
+            "trace",
         ],
     ),
     // What waits for a person, and what a person can do about it.
     ("letters", &["domain", "receive", "store"]),
     (
+        "watch",
+        &["clock", "config", "directory", "domain", "setup", "store"],
+    ),
+    (
         "admin",
         &[
-            "clock", "http", "letters", "receive", "seal", "setup", "store",
+            "clock", "domain", "http", "letters", "receive", "seal", "setup", "store", "watch",
         ],
     ),
     // What starts and stops all of it.
@@ -91,6 +98,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "seal",
             "setup",
             "store",
+            "watch",
         ],
     ),
     (
@@ -121,6 +129,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "receive",
             "setup",
             "store",
+            "trace",
             "validate",
         ],
     ),

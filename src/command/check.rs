@@ -20,6 +20,8 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         };
         app::check_certificate(&settings).map_err(|cause| no(&cause))?;
         passed("certificate", Value::Null);
+        app::check_alerts(&settings).map_err(|cause| no(&cause))?;
+        passed("alerts", Value::Null);
         let base = Base::open(settings, Clock::system())
             .await
             .map_err(|cause| no(&cause))?;
@@ -42,10 +44,9 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         );
         let faults = app::push_faults(&setup);
         if !faults.is_empty() {
-            let lines: Vec<String> = faults.iter().map(|f| format!("not ok  {f}")).collect();
-            return Err(Failure::No(lines.join("\n")));
+            return Err(no(&faults.join("; ")));
         }
-        println!("ok  push");
+        passed("push", Value::Null);
         Ok(())
     })
 }

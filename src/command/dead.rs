@@ -133,7 +133,7 @@ fn unknown() -> Failure {
 }
 
 async fn retry(base: &Base, id: &str, overtaken: bool, format: Format) -> Result<(), Failure> {
-    serve::start_log(&base.foundation.settings);
+    serve::start_log(&base.foundation.settings, None);
     let overtaken = dead::overtaken(overtaken);
     let retry = dead::retry(&base.store, id, overtaken).await?;
     let text = match retry {
@@ -164,7 +164,7 @@ async fn replay(base: &Base, asked: &ReplayArguments, format: Format) -> Result<
     let replay = if asked.dry_run {
         base.store.preview_replay(&filter, overtaken).await?
     } else {
-        serve::start_log(&base.foundation.settings);
+        serve::start_log(&base.foundation.settings, None);
         dead::replay(&base.store, &filter, overtaken).await?
     };
     let json = dead::replay_json(&replay, asked.dry_run);

@@ -132,7 +132,7 @@ async fn retry(base: &Base, asked: &RetryArguments, format: Format) -> Result<()
             "say which parked part, or which of them by a filter or --all",
         ));
     }
-    serve::start_log(&base.foundation.settings);
+    serve::start_log(&base.foundation.settings, None);
     let (_replace, current) = Current::new(base.setup().await?);
     let intake = base.intake(current);
     match &asked.id {
@@ -175,7 +175,7 @@ async fn retry_all(intake: &Intake, asked: &ParkedAsked, format: Format) -> Resu
 }
 
 async fn discard(base: &Base, id: &str, format: Format) -> Result<(), Failure> {
-    serve::start_log(&base.foundation.settings);
+    serve::start_log(&base.foundation.settings, None);
     if !parked::discard(&base.store, id, base.clock.now()).await? {
         return Err(gone());
     }

@@ -1,6 +1,7 @@
 //! `push`: how receivers that are pushed to do, stopping and resuming them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -10,7 +11,7 @@ use crate::app::Base;
 use crate::clock::Clock;
 use crate::directory::Delivery;
 use crate::domain::PartyId;
-use crate::store::{Backlog, PushReceiver, PushState};
+use crate::store::{PushReceiver, PushState, Waiting};
 
 /// Reason of a receiver that a person stopped.
 const BY_HAND: &str = "by_hand";
@@ -53,7 +54,7 @@ pub(super) fn push(
 }
 
 async fn list(base: &Base, format: Format) -> Result<(), Failure> {
-    let backlog = base.store.backlog(base.clock.now()).await?;
+    let backlog = base.store.waiting(base.clock.now(), Duration::ZERO).await?;
     if format == Format::Text {
         println!(
             "{:<20} {:<5} {:<8} {:>8} {:>8} {:>8} since and why",
@@ -63,9 +64,11 @@ async fn list(base: &Base, format: Format) -> Result<(), Failure> {
     for party in receivers(base).await? {
         for test in [false, true] {
             let receiver = base.store.push_receiver(&party, test).await?;
-            let waits = |line: &&Backlog| line.party == party && line.test == test;
-            let waits = backlog.iter().find(waits);
-            let (waiting, held) = waits.map_or((0, 0), |line| (line.due, line.leased));
+            let is_its = |line: &&Waiting| line.party == party && line.test == test;
+            let its = backlog.iter().filter(is_its);
+            let (waiting, held) = its.fold((0, 0), |(due, leased), line| {
+                (due + line.due, leased + line.leased)
+            });
             match format {
                 Format::Json => println!("{}", as_json(&party, test, &receiver, waiting, held)),
                 Format::Text => {

@@ -4,17 +4,19 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::{Failure, settings};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{LogFormat, Settings};
+use crate::trace::{self, Traces};
 
 /// Serves until SIGTERM or SIGINT, then finishes what is in hand.
 pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
     let settings = settings(config)?;
-    start_log(&settings);
     #[cfg(debug_assertions)]
     if let Some(place) = crate::config::die_at() {
         crate::store::die_at(&place);
@@ -23,6 +25,8 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::environment)?;
+    let traces = Traces::open(&settings, runtime.handle().clone()).map_err(Failure::environment)?;
+    start_log(&settings, traces.as_ref());
     runtime.block_on(async {
         let app = App::bind(settings, Clock::system()).await?;
         let address = app.address().map_err(Failure::environment)?;
@@ -40,21 +44,29 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         });
         tracing::info!(%address, %admin, "Listening on https://{address}, operators on http://{admin}");
         app.run().await;
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
         Ok(())
     })
 }
 
 /// Logs go to standard error. Libraries stay at `warn`: what they say at
-/// lower levels may hold values.
-pub(super) fn start_log(settings: &Settings) {
-    let filter = EnvFilter::new(format!("warn,sivi_gateway={}", settings.log.level.as_str()));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// lower levels may hold values. Spans for a collector stay out of it: a line
+/// reads well alone.
+pub(super) fn start_log(settings: &Settings, traces: Option<&Traces>) {
+    let level = settings.log.level.as_str();
+    let filter = format!("warn,sivi_gateway={level},{}=off", trace::TARGET);
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    // A second subscriber in one process keeps the first.
-    let _ = match settings.log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let lines = match settings.log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    // A second subscriber in one process keeps the first.
+    let _ = tracing_subscriber::registry()
+        .with(lines.with_filter(EnvFilter::new(filter)))
+        .with(traces.map(Traces::layer))
+        .try_init();
 }

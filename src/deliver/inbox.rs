@@ -12,6 +12,8 @@ use metrics::counter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::wait::{self, Request};
 use crate::access::{Caller, Doorkeeper};
@@ -19,6 +21,7 @@ use crate::clock::Clock;
 use crate::http::{Kind, Problem, Wanted};
 use crate::setup::Current;
 use crate::store::{Error, InboxError, Leased, Store};
+use crate::trace;
 
 /// State of the routes.
 #[derive(Clone)]
@@ -143,9 +146,13 @@ async fn lease(
         ttl: Duration::from_secs(asked.ttl),
         wait: Duration::from_secs(asked.wait),
     };
+    let span = lease_span(&request, &headers);
     let leased = wait::lease(&counter.store, &request, &counter.stop)
+        .instrument(span.clone())
         .await
         .map_err(|cause| store_problem(&cause))?;
+    record_leased(&span, &leased);
+    drop(span);
     counter!("sivi_messages_leased_total").increment(leased.len() as u64);
     if as_xml {
         return Ok(leased
@@ -154,6 +161,36 @@ async fn lease(
     }
     let messages: Vec<Value> = leased.iter().map(leased_json).collect();
     Ok(Json(json!({ "messages": messages })).into_response())
+}
+
+fn lease_span(request: &Request<'_>, headers: &HeaderMap) -> Span {
+    let span = info_span!(
+        target: trace::TARGET,
+        "lease",
+        party = request.party.as_str(),
+        test = request.test,
+        releases = Empty,
+        release.ids = Empty,
+    );
+    follow(&span, headers);
+    span
+}
+
+/// Ids of releases that one span names at most.
+const IDS_IN_SPAN: usize = 100;
+
+fn record_leased(span: &Span, leased: &[Leased]) {
+    if span.is_disabled() {
+        return;
+    }
+    let ids: Vec<&str> = leased.iter().map(|one| one.id.as_str()).collect();
+    let named = ids.get(..IDS_IN_SPAN).unwrap_or(&ids);
+    span.record("releases", ids.len());
+    span.record("release.ids", named.join(" "));
+}
+
+fn follow(span: &Span, headers: &HeaderMap) {
+    trace::follow(span, &|name| headers.get(name)?.to_str().ok());
 }
 
 fn leased_json(leased: &Leased) -> Value {
@@ -212,6 +249,7 @@ struct AckItem {
 async fn ack(
     State(counter): State<Counter>,
     caller: Caller,
+    headers: HeaderMap,
     asked: Result<Json<AckBody>, JsonRejection>,
 ) -> Result<Json<Value>, Problem> {
     let asked = body(asked)?;
@@ -222,8 +260,22 @@ async fn ack(
         .flatten()
         .map(|item| (item.id, item.lease));
     let items: Vec<(String, Option<String>)> = by_id.chain(by_lease).collect();
-    let acked = counter.store.ack(&caller.party, &items).await;
+    let span = info_span!(
+        target: trace::TARGET,
+        "ack",
+        party = caller.party.as_str(),
+        acknowledged = Empty,
+        unknown = Empty,
+    );
+    follow(&span, &headers);
+    let acked = counter
+        .store
+        .ack(&caller.party, &items)
+        .instrument(span.clone())
+        .await;
     let acked = acked.map_err(|cause| store_problem(&cause))?;
+    span.record("acknowledged", acked.acknowledged.len());
+    span.record("unknown", acked.unknown.len());
     counter!("sivi_messages_acknowledged_total").increment(acked.acknowledged.len() as u64);
     Ok(Json(
         json!({ "acknowledged": acked.acknowledged, "unknown": acked.unknown }),

@@ -214,6 +214,9 @@ pub struct Route {
     pub receipt: bool,
     /// `VnrBrCd` to write per message, in place of the edition's.
     pub versions: BTreeMap<String, String>,
+    /// Hours after which an undelivered message is an alarm, 1 to 1008 (six
+    /// weeks); without it the default of its domain and message type.
+    pub alarm_hours: Option<u32>,
 }
 
 impl Route {

@@ -130,6 +130,8 @@ struct WrittenRoute {
     receipt: String,
     #[serde(default)]
     versions: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarm_hours: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -145,6 +147,9 @@ pub(super) struct WrittenLegalBasis {
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Day>,
 }
+
+/// Bounds of an age alarm: six weeks, the longest term that anything has.
+const ALARM_HOURS: std::ops::RangeInclusive<u32> = 1..=1_008;
 
 fn default_mapping() -> String {
     "default".to_owned()
@@ -244,6 +249,12 @@ impl WrittenRoute {
             "N" => false,
             _ => return wrong("receipt", "must be J or N"),
         };
+        if self
+            .alarm_hours
+            .is_some_and(|hours| !ALARM_HOURS.contains(&hours))
+        {
+            return wrong("alarm_hours", "must be 1 to 1008");
+        }
         Ok(Route {
             to: PartyId::parse(&self.to).or_else(|problem| wrong("to", problem))?,
             domain: self
@@ -260,6 +271,7 @@ impl WrittenRoute {
             leavers: self.leavers,
             receipt,
             versions: self.versions,
+            alarm_hours: self.alarm_hours,
         })
     }
 
@@ -277,6 +289,7 @@ impl WrittenRoute {
             leavers: route.leavers,
             receipt: if route.receipt { "J" } else { "N" }.to_owned(),
             versions: route.versions.clone(),
+            alarm_hours: route.alarm_hours,
         }
     }
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
-use metrics::counter;
 use tokio::sync::{Notify, RwLock};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Outline, Preparation, Prepared, at_most};
@@ -22,6 +23,7 @@ use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
 use crate::policy::{self, LedgerView, Release};
 use crate::setup::{Current, Setup};
 use crate::store::{AcceptError, Acceptance, Answer, Message, Remembered, Store, StoredMessage};
+use crate::trace::TARGET;
 use crate::translate::{Kind, Remark};
 use crate::validate::{Document, NodeId};
 
@@ -115,9 +117,12 @@ impl Intake {
         let setup = &*self.current.get();
         let now = self.clock.now();
         let today = clock::civil_at(now).date();
+        let span = info_span!(target: TARGET, "prepare", bytes = body.len(), outcome = Empty);
         let (preparation, outline) = off_the_road(body.len(), || {
-            prepare::prepare(setup.standing(party), &setup.policy, body, today)
+            span.in_scope(|| prepare::prepare(setup.standing(party), &setup.policy, body, today))
         });
+        span.record("outcome", preparation.outcome());
+        drop(span);
         match self
             .decide(setup, party, body, now, preparation, &outline)
             .await
@@ -189,8 +194,13 @@ impl Intake {
                 .map_err(|foreign| forbidden(prepared, setup, party, &foreign))?;
             let domains = parts.domains().into_iter().collect();
             let ledger = self.ledger(&planner, &parts).await?;
-            let plan = off_the_road(prepared.body_len(), || planner.plan(parts, &ledger))
-                .map_err(|foreign| forbidden(prepared, setup, party, &foreign))?;
+            let span = plan_span();
+            let plan = off_the_road(prepared.body_len(), || {
+                span.in_scope(|| planner.plan(parts, &ledger))
+            })
+            .map_err(|foreign| forbidden(prepared, setup, party, &foreign))?;
+            record_plan(&span, &plan);
+            drop(span);
             self.check_parking(setup, party, &plan).await?;
             let findings = findings_of(prepared, setup, party, &plan);
             let message = message_row(setup, party, prepared, body, now, findings, domains);
@@ -199,12 +209,12 @@ impl Intake {
             }
             let receipt = receipt_of(&message);
             let persons = persons_of(&planner);
-            count_withheld(&plan);
             let waits = !plan.parked.is_empty();
             let earlier = self.waiting_before(&planner, &plan, &persons).await;
             let mut acceptance = acceptance(setup, message, plan, now);
             earlier.go_before(&mut acceptance);
-            match self.store.accept(acceptance).await {
+            let span = store_span(&acceptance);
+            match self.store.accept(acceptance).instrument(span).await {
                 Ok(()) => {
                     self.something_waits.fetch_or(waits, Ordering::AcqRel);
                     self.release_waiting(setup, &persons).await;
@@ -321,7 +331,8 @@ impl Intake {
             releases: forwarded,
             ..acceptance(setup, message, Plan::default(), now)
         };
-        match self.store.accept(acceptance).await {
+        let span = store_span(&acceptance);
+        match self.store.accept(acceptance).instrument(span).await {
             Ok(()) => Ok((receipt, false)),
             Err(AcceptError::Duplicate(known)) => {
                 same_or_other(*known, &body).map(|known| (known, true))
@@ -352,6 +363,33 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+fn plan_span() -> Span {
+    info_span!(
+        target: TARGET,
+        "plan",
+        routes = Empty,
+        releases = Empty,
+        parked = Empty,
+    )
+}
+
+fn record_plan(span: &Span, plan: &Plan) {
+    let releases = plan.routes.iter().filter(|route| route.release.is_some());
+    span.record("routes", plan.routes.len());
+    span.record("releases", releases.count());
+    span.record("parked", plan.parked.len());
+}
+
+fn store_span(acceptance: &Acceptance) -> Span {
+    info_span!(
+        target: TARGET,
+        "store",
+        message.id = %acceptance.message.id,
+        releases = acceptance.releases.len(),
+        parked = acceptance.parked.len(),
+    )
 }
 
 /// Above this many bytes the work on a message gets a thread of its own.
@@ -587,20 +625,5 @@ fn receipt_of(message: &Message) -> StoredMessage {
         shown: message.shown,
         deliveries: Vec::new(),
         parked: None,
-    }
-}
-
-fn count_withheld(plan: &Plan) {
-    for route in &plan.routes {
-        let stripped = route.stripped.iter().map(|(row, count)| (row.rule, *count));
-        let decided = route
-            .decision
-            .counts
-            .iter()
-            .map(|(rule, count)| (*rule, *count));
-        for (rule, count) in decided.chain(stripped) {
-            let labels = [("domain", route.domain.as_str()), ("rule", rule)];
-            counter!("sivi_withheld_total", &labels).increment(count.into());
-        }
     }
 }

@@ -56,6 +56,17 @@ pub enum Preparation<'b> {
     },
 }
 
+impl Preparation<'_> {
+    /// The word for it in traces.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Ready(_) => "ready",
+            Self::Malformed(_) => "malformed",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+}
+
 impl Prepared<'_> {
     /// Findings for `remarks`, as severe as the party's mapping says.
     #[must_use]

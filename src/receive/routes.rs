@@ -13,6 +13,8 @@ use jiff::civil::DateTime;
 use metrics::counter;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::answer::Answer;
 use super::body::{self, BodyLimits, Received};
@@ -25,6 +27,7 @@ use crate::http::{Kind, Problem, Wanted, finding_json, language};
 use crate::policy;
 use crate::setup::{Current, Setup};
 use crate::store::StoredMessage;
+use crate::trace;
 use crate::translate::SendReceipt;
 
 /// State of the routes.
@@ -66,6 +69,27 @@ pub fn routes(reception: Reception) -> Router {
 
 /// `POST /v1/messages`: answers 202 only after the message is on disk.
 async fn post_message(State(reception): State<Reception>, request: Request<Body>) -> Response {
+    let span = info_span!(
+        target: trace::TARGET,
+        "receive",
+        party = Empty,
+        bytes = Empty,
+        message.id = Empty,
+        message.r#type = Empty,
+        test = Empty,
+        replay = Empty,
+        status = Empty,
+    );
+    let headers = request.headers();
+    trace::follow(&span, &|name| headers.get(name)?.to_str().ok());
+    let response = take_message(reception, request)
+        .instrument(span.clone())
+        .await;
+    span.record("status", response.status().as_u16());
+    response
+}
+
+async fn take_message(reception: Reception, request: Request<Body>) -> Response {
     let (mut parts, mut request_body) = request.into_parts();
     let asked = Asked {
         wanted: Wanted::of(&parts.headers),
@@ -87,6 +111,7 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
             return refuse_early(problem, request_body, asked, answered).await;
         }
     };
+    Span::current().record("party", caller.party.as_str());
     let answered = |outline| Answered {
         outline,
         party: Some(&caller.party),
@@ -104,18 +129,19 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
         Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
     let bytes = received.bytes.as_slice();
+    Span::current().record("bytes", bytes.len());
     match reception.intake.accept(&caller.party, bytes).await {
         Ok(accepted) => {
-            counter!("sivi_messages_accepted_total", "replay" => accepted.replay.to_string())
-                .increment(1);
+            count_accepted(&accepted);
+            let (span, message) = (Span::current(), &accepted.message);
+            span.record("message.id", message.id.as_str());
+            span.record("message.type", message.message_type.as_str());
+            span.record("test", message.test);
+            span.record("replay", accepted.replay);
             receipt(&accepted, &received, asked, &caller)
         }
         Err((refusal, outline)) => {
             let problem = problem_of(refusal).language(asked.language);
-            for finding in problem.all_findings() {
-                counter!("sivi_messages_refused_total", "code" => finding.code.as_str())
-                    .increment(1);
-            }
             render(problem, asked.wanted, &answered(Some(&outline)))
         }
     }
@@ -175,7 +201,33 @@ fn problem_of(refusal: Refusal) -> Problem {
     }
 }
 
+fn count_accepted(accepted: &Accepted) {
+    let message = &accepted.message;
+    let labels = [
+        ("replay", accepted.replay.to_string()),
+        ("party", message.party.to_string()),
+        ("message_type", message.message_type.clone()),
+        ("test", message.test.to_string()),
+    ];
+    counter!("sivi_messages_accepted_total", &labels).increment(1);
+}
+
+fn count_refused(problem: &Problem) {
+    let kind = problem.kind();
+    let status = kind.status().as_str().to_owned();
+    for finding in problem.all_findings() {
+        let labels = [
+            ("code", finding.code.as_str().to_owned()),
+            ("status", status.clone()),
+        ];
+        counter!("sivi_messages_refused_total", &labels).increment(1);
+    }
+    let labels = [("status", status), ("kind", kind.slug().to_owned())];
+    counter!("sivi_requests_refused_total", &labels).increment(1);
+}
+
 fn render(problem: Problem, wanted: Wanted, answered: &Answered<'_>) -> Response {
+    count_refused(&problem);
     match wanted {
         Wanted::Xml => xml_problem(problem, answered),
         Wanted::Json | Wanted::Either => problem.into_response(),

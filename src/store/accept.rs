@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use metrics::counter;
 use tokio::sync::oneshot;
 
 use super::acceptance::{DeliveryRow, MessageRow, ParkedRow, Prepared, WithheldKey};
 use super::backend::{Connection, Row, query};
 use super::bells::Rings;
+use super::conservation::Parts;
 use super::directory;
 use super::error::Error;
 use super::ledger::{LedgerRow, LedgerStep};
@@ -58,9 +60,24 @@ impl Job {
         }
     }
 
-    /// Answers.
+    /// Answers, and counts what was written.
     pub(super) fn settle(self, written: Result<(), Error>) {
+        if written.is_ok() && self.verdict == Verdict::Accepted {
+            count(&self.prepared);
+        }
         drop(self.answer.send(written.map(|()| self.verdict)));
+    }
+}
+
+/// Counts what was written, for operators.
+fn count(written: &Prepared) {
+    for (key, total) in &written.withheld {
+        let labels = [("domain", key.domain.as_str()), ("rule", key.rule)];
+        let total = u64::try_from(*total).unwrap_or(0);
+        counter!("sivi_withheld_total", &labels).increment(total);
+    }
+    for part in &written.parked {
+        counter!("sivi_parked_total", "reason" => part.reason).increment(1);
     }
 }
 
@@ -82,6 +99,7 @@ pub(super) async fn write(
     write_messages(connection, &accepted).await?;
     write_deliveries(connection, &accepted).await?;
     write_parked(connection, &accepted).await?;
+    known.parts_of_others(&accepted).write(connection).await?;
     write_ledger(connection, &accepted, &known.stored).await?;
     write_remembered(connection, &accepted).await?;
     write_withheld(connection, &accepted).await?;
@@ -97,7 +115,10 @@ struct Known {
     stored: HashMap<KeyedHash, i64>,
     /// Version per entry after the jobs that passed; 0 for a removed one.
     versions: HashMap<KeyedHash, i64>,
+    /// Parked parts that are left after the jobs that passed.
     parked: HashSet<String>,
+    /// The message of each parked part, as stored before this batch.
+    came_with: HashMap<String, String>,
 }
 
 impl Known {
@@ -130,18 +151,40 @@ impl Known {
         })?;
         let parked = sql::lock_in(
             connection,
-            "SELECT id FROM parked WHERE id IN",
+            "SELECT id, message_id FROM parked WHERE id IN",
             parked,
             " ORDER BY id",
         );
-        let parked = decode(&parked.await?, |row| row.get("id"))?;
+        let came_with: HashMap<String, String> = decode(&parked.await?, |row| {
+            Ok((row.get("id")?, row.get("message_id")?))
+        })?;
         Ok(Self {
             directory_version,
             references,
             versions: stored.clone(),
             stored,
-            parked,
+            parked: came_with.keys().cloned().collect(),
+            came_with,
         })
+    }
+
+    /// How the parts of messages change that were accepted before.
+    fn parts_of_others(&self, accepted: &[&Prepared]) -> Parts {
+        let mut parts = Parts::default();
+        for job in accepted {
+            let unparked: HashSet<&String> = job.unparked.iter().collect();
+            for id in unparked {
+                if let Some(message) = self.came_with.get(id) {
+                    parts.add(message, -1);
+                }
+            }
+            if job.message.is_none() {
+                for delivery in &job.deliveries {
+                    parts.add(&delivery.message_id, 1);
+                }
+            }
+        }
+        parts
     }
 
     /// Passes `job` if nothing it was decided on has changed, and then counts
@@ -202,8 +245,8 @@ fn hash(row: &Row, column: &str) -> Result<KeyedHash, sqlx::Error> {
 
 const INSERT_MESSAGE: Insert = Insert {
     head: "INSERT INTO message (id, party, test, berrefnr, body, received_at, message_type,
-           edition, details, shown, parked) ",
-    columns: 11,
+           edition, details, shown, parked, parts) ",
+    columns: 12,
     tail: "",
 };
 
@@ -225,7 +268,8 @@ async fn write_messages(
             .push_bind(row.edition.clone())
             .push_bind(row.details.clone())
             .push_bind(row.shown)
-            .push_bind(row.parked);
+            .push_bind(row.parked)
+            .push_bind(row.parts);
     };
     INSERT_MESSAGE.run(connection, &rows, bind).await
 }

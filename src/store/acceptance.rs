@@ -183,6 +183,8 @@ pub(super) struct MessageRow {
     pub(super) details: Vec<u8>,
     pub(super) shown: bool,
     pub(super) parked: bool,
+    /// Releases and parked parts: what conservation holds it to.
+    pub(super) parts: i64,
 }
 
 pub(super) struct DeliveryRow {
@@ -278,7 +280,7 @@ impl Prepared {
         };
         Self {
             directory_version: acceptance.directory_version,
-            message: Some(message_row(keys, message, !acceptance.parked.is_empty())),
+            message: Some(message_row(keys, acceptance)),
             deliveries: acceptance
                 .releases
                 .iter()
@@ -343,7 +345,9 @@ impl Prepared {
     }
 }
 
-fn message_row(keys: &Keys, message: &Message, parked: bool) -> MessageRow {
+fn message_row(keys: &Keys, acceptance: &Acceptance) -> MessageRow {
+    let message = &acceptance.message;
+    let parts = acceptance.releases.len() + acceptance.parked.len();
     let details = Details {
         reference: &message.reference,
         findings: &message.findings,
@@ -360,7 +364,8 @@ fn message_row(keys: &Keys, message: &Message, parked: bool) -> MessageRow {
         edition: message.edition.clone(),
         details: details.seal(keys, &message.id),
         shown: message.shown,
-        parked,
+        parked: !acceptance.parked.is_empty(),
+        parts: i64::try_from(parts).unwrap_or(i64::MAX),
     }
 }
 

@@ -13,6 +13,9 @@
 //! case with it in turn. The scan goes by number, so that is one pass.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use metrics::{counter, histogram};
 
 use super::backend::{Connection, Row, query};
 use super::bells::Rings;
@@ -129,6 +132,16 @@ impl Change for Lease {
             is_full: pick.is_full,
             next: pick.next,
         })
+    }
+
+    fn count(&self, taken: &Taken) {
+        // It was leased before, and that lease ran out.
+        let again = taken.rows.iter();
+        let again = again.filter(|row| row.get::<&str>("state").ok() == Some("leased"));
+        let again = again.count() as u64;
+        if again > 0 {
+            counter!("sivi_lease_expiries_total", "party" => self.party.clone()).increment(again);
+        }
     }
 
     fn ring(&self, taken: &Taken, rings: &mut Rings) {
@@ -311,9 +324,13 @@ pub(super) struct Acknowledge {
 pub(super) struct Acknowledged {
     pub(super) counted: HashSet<String>,
     finished: HashSet<bool>,
+    /// Domain of what was taken over now, and how long after its receipt, in
+    /// milliseconds.
+    waited: Vec<(String, i64)>,
 }
 
-const HELD: &str = "SELECT id, party, test, state, lease, attempt FROM delivery WHERE id IN";
+const HELD: &str = "SELECT id, party, test, state, lease, attempt, domain, received_at
+    FROM delivery WHERE id IN";
 
 impl Change for Acknowledge {
     type Output = Acknowledged;
@@ -329,6 +346,7 @@ impl Change for Acknowledge {
         let mut outcome = Acknowledged {
             counted: HashSet::new(),
             finished: HashSet::new(),
+            waited: Vec::new(),
         };
         let mut taken_over = Vec::new();
         for (id, token) in &self.items {
@@ -342,6 +360,8 @@ impl Change for Acknowledge {
             if outcome.counted.insert(id.clone()) && !is_done {
                 taken_over.push(id.clone());
                 outcome.finished.insert(one.test);
+                let waited = connection.now_ms().saturating_sub(one.received_at);
+                outcome.waited.push((one.domain.clone(), waited));
             }
         }
         self.take_over(connection, taken_over).await?;
@@ -351,6 +371,13 @@ impl Change for Acknowledge {
     fn ring(&self, outcome: &Acknowledged, rings: &mut Rings) {
         for test in &outcome.finished {
             rings.finished(&self.party, *test);
+        }
+    }
+
+    fn count(&self, outcome: &Acknowledged) {
+        for (domain, waited_ms) in &outcome.waited {
+            let waited = Duration::from_millis(u64::try_from(*waited_ms).unwrap_or(0));
+            histogram!("sivi_takeover_seconds", "domain" => domain.clone()).record(waited);
         }
     }
 }
@@ -381,6 +408,8 @@ struct Held {
     state: String,
     lease: Option<String>,
     attempt: i64,
+    domain: String,
+    received_at: i64,
 }
 
 impl Held {
@@ -392,6 +421,8 @@ impl Held {
             state: row.get("state")?,
             lease: row.get("lease")?,
             attempt: row.get("attempt")?,
+            domain: row.get("domain")?,
+            received_at: row.get("received_at")?,
         })
     }
 

@@ -209,6 +209,28 @@ pub(super) async fn entries_of_persons(
     rows.iter().map(|row| open_entry(keys, row)).collect()
 }
 
+const STATES: &str = "SELECT entry, route, person, case_hash, version, sealed FROM ledger
+    WHERE entry > $1 ORDER BY entry LIMIT $2";
+
+/// The next `step` entries after `after`, in the order of their ids.
+pub(super) async fn states_after(
+    connection: &mut Connection,
+    keys: &Keys,
+    after: &[u8],
+    step: u32,
+) -> Result<Vec<(Vec<u8>, CaseState)>, Error> {
+    let rows = query(STATES)
+        .bind(after.to_vec())
+        .bind(i64::from(step))
+        .fetch_all(connection)
+        .await?;
+    let entries = rows.iter().map(|row| {
+        let id: Vec<u8> = row.value("entry")?;
+        Ok((id, open_entry(keys, row)?.state))
+    });
+    entries.collect()
+}
+
 impl Store {
     /// The entries of persons, each on one route: pairs of route and person.
     ///

@@ -18,9 +18,11 @@
 
 mod accept;
 mod acceptance;
+mod alerts;
 mod api_key;
 mod backend;
 mod bells;
+mod conservation;
 mod counts;
 mod dead;
 mod details;
@@ -39,6 +41,7 @@ mod retention;
 mod revive;
 mod sql;
 mod survey;
+mod watching;
 mod writer;
 
 use std::fmt;
@@ -46,9 +49,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
+pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
-pub use counts::{Backlog, WithheldCount};
+pub use conservation::{Unaccounted, Walk};
+pub use counts::WithheldCount;
 pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
 pub use directory::{Directory, DirectoryChange, Record};
 pub use error::{Cause, Error};
@@ -65,6 +70,7 @@ pub use push::{
 pub use replay::{Replay, ReplayCount, ReplayGroup};
 pub use retention::Expired;
 pub use revive::{Overtaken, Retry};
+pub use watching::{DeadLetters, LedgerWalk, ParkedCount, PausedReceiver, Waiting};
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};

@@ -353,7 +353,8 @@ struct Drop {
 const OLD: &str = "SELECT id, message_id FROM parked WHERE received_at < $1
     ORDER BY received_at LIMIT $2";
 const ONE: &str = "SELECT id, message_id FROM parked WHERE id IN";
-const NOTE_DROPPED: &str = "UPDATE message SET dropped_at = $1 WHERE id = $2";
+const DROP: &str = "DELETE FROM parked WHERE id = $1";
+const NOTE_DROPPED: &str = "UPDATE message SET dropped_at = $1, parts = parts - 1 WHERE id = $2";
 
 impl Change for Drop {
     type Output = u64;
@@ -369,15 +370,32 @@ impl Change for Drop {
             }
             Which::One(id) => sql::lock_in(connection, ONE, vec![id], " ORDER BY id").await?,
         };
-        let mut ids = Vec::with_capacity(rows.len());
-        for row in &rows {
-            ids.push(row.get::<String>("id")?);
-            query(NOTE_DROPPED)
-                .bind(self.now)
-                .bind(row.get::<&str>("message_id")?)
-                .execute(&mut *connection)
-                .await?;
-        }
-        sql::change_in(connection, "DELETE FROM parked WHERE id IN", &ids).await
+        drop_parts(connection, &rows, self.now).await
     }
+}
+
+/// Removes parts, notes it with their messages, and says how many. Who comes
+/// second finds a part gone and counts nothing off.
+async fn drop_parts(
+    connection: &mut Connection,
+    rows: &[Row],
+    now: i64,
+) -> Result<u64, sqlx::Error> {
+    let mut dropped = 0;
+    for row in rows {
+        let gone = query(DROP)
+            .bind(row.get::<&str>("id")?)
+            .execute(&mut *connection)
+            .await?;
+        if gone == 0 {
+            continue;
+        }
+        dropped += gone;
+        query(NOTE_DROPPED)
+            .bind(now)
+            .bind(row.get::<&str>("message_id")?)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(dropped)
 }

@@ -66,7 +66,7 @@ impl Store {
 
 /// Ids begin with their time (UUID version 7, RFC 9562 section 5.7), so the
 /// primary key finds old rows without an index of its own.
-fn first_id_at(unix_ms: i64) -> String {
+pub(super) fn first_id_at(unix_ms: i64) -> String {
     format!("{:012x}", u64::try_from(unix_ms).unwrap_or(0))
 }
 

@@ -13,8 +13,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use metrics::{counter, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::accept;
@@ -55,6 +56,9 @@ pub(super) trait Change: Send + Sync + 'static {
 
     /// Notes who is to be woken after COMMIT.
     fn ring(&self, _output: &Self::Output, _rings: &mut Rings) {}
+
+    /// Counts what was done, for operators. Called after COMMIT, once.
+    fn count(&self, _output: &Self::Output) {}
 }
 
 type Ran<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
@@ -88,7 +92,14 @@ impl<C: Change> Step for Request<C> {
     }
 
     fn settle(self: Box<Self>, written: Result<(), Error>) {
-        let Request { output, answer, .. } = *self;
+        let Request {
+            change,
+            output,
+            answer,
+        } = *self;
+        if let (Ok(()), Some(output)) = (&written, &output) {
+            change.count(output);
+        }
         let output = output.ok_or(Error::Unavailable(Cause::Driver));
         // Whoever asked may have gone; the change stands.
         drop(answer.send(written.and(output)));
@@ -183,6 +194,14 @@ impl Writer {
     }
 
     fn enqueue(&self, job: Job, bytes: usize) -> Result<(), Error> {
+        let queued = self.try_enqueue(job, bytes);
+        if queued == Err(Error::Busy) {
+            counter!("sivi_writer_refused_total").increment(1);
+        }
+        queued
+    }
+
+    fn try_enqueue(&self, job: Job, bytes: usize) -> Result<(), Error> {
         let kib = u32::try_from((bytes / 1024 + 1).min(QUEUE_KIB)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(kib)
@@ -194,6 +213,11 @@ impl Writer {
                 mpsc::error::TrySendError::Closed(_) => closed(),
             })
     }
+}
+
+/// Jobs of a batch are few.
+fn as_f64(jobs: usize) -> f64 {
+    u32::try_from(jobs).map_or(f64::MAX, f64::from)
 }
 
 fn closed() -> Error {
@@ -225,7 +249,10 @@ impl Batch {
         match written {
             Ok(rings) => {
                 failpoint::pass(failpoint::Place::Written);
+                let started = Instant::now();
                 connection.commit().await?;
+                histogram!("sivi_commit_seconds").record(started.elapsed());
+                histogram!("sivi_commit_jobs").record(as_f64(self.len()));
                 failpoint::pass(failpoint::Place::Committed);
                 Ok(rings)
             }

@@ -315,6 +315,14 @@ impl Connection {
         matches!(self.link, Link::Postgres(_) | Link::PostgresReader(_))
     }
 
+    /// Asks for the `bytes` of the database.
+    pub(super) fn size(&self) -> Query {
+        query(match self.link {
+            Link::Sqlite(_) | Link::SqliteReader(_) => sqlite::SIZE,
+            Link::Postgres(_) | Link::PostgresReader(_) => postgres::SIZE,
+        })
+    }
+
     /// Ends a SELECT of rows that the same transaction will change, after the
     /// order in which to lock them. `SQLite` has one writer at a time.
     pub(super) fn row_lock(&self) -> &'static str {

@@ -18,6 +18,9 @@ const MIGRATE: Duration = Duration::from_mins(2);
 /// Pause of a listener whose connection was lost.
 const RELISTEN: Duration = Duration::from_millis(500);
 
+/// Bytes of the database on the server.
+pub(super) const SIZE: &str = "SELECT pg_database_size(current_database()) AS bytes";
+
 /// READ COMMITTED whatever the server's default: what a transaction decides on
 /// it locks or writes with a unique key.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";

@@ -16,6 +16,10 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::{READERS, STATEMENTS_KEPT};
 use crate::store::error::{Cause, Error};
 
+/// Bytes of the file, without its journals.
+pub(super) const SIZE: &str = "SELECT page_count * page_size AS bytes
+    FROM pragma_page_count(), pragma_page_size()";
+
 /// Takes the only write lock at once, since taking it halfway could fail after
 /// work was done.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";

@@ -270,8 +270,9 @@ async fn an_exchanged_payload_is_given_up_and_holds_up_nobody() {
         (SELECT sealed FROM payload WHERE delivery_id = 'r2') WHERE delivery_id = 'r1'";
     execute(&mut connection, exchange).await;
     assert_eq!(lease_ids(&store, 10).await, ["r2", "r3"]);
-    let backlog = store.backlog(place.now()).await.unwrap();
-    assert_eq!((backlog[0].leased, backlog[0].dead), (2, 1));
+    let waiting = store.waiting(place.now(), SECONDS(0)).await.unwrap();
+    assert_eq!(waiting[0].leased, 2);
+    assert_eq!(store.dead_counts().await.unwrap()[0].count, 1);
     let hour = Duration::from_hours(1);
     let replay = store.payload(&party("arbo"), "r1", place.now(), hour).await;
     assert_eq!(replay.unwrap_err(), Error::Damaged { what: "payload" });

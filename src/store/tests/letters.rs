@@ -36,9 +36,14 @@ async fn dead_ids(store: &Store, filter: &DeadFilter) -> Vec<String> {
 
 /// Due, leased and dead in the inbox of `arbo`.
 async fn counts(store: &Store, now: Timestamp) -> (u64, u64, u64) {
-    let backlog = store.backlog(now).await.unwrap();
-    let of_arbo = backlog.iter().find(|one| one.party == arbo() && !one.test);
-    of_arbo.map_or((0, 0, 0), |one| (one.due, one.leased, one.dead))
+    let waiting = store.waiting(now, Duration::ZERO).await.unwrap();
+    let waiting = waiting
+        .iter()
+        .filter(|one| one.party == arbo() && !one.test);
+    let (due, leased) = waiting.fold((0, 0), |sum, one| (sum.0 + one.due, sum.1 + one.leased));
+    let dead = store.dead_counts().await.unwrap();
+    let dead = dead.iter().filter(|one| one.party == arbo() && !one.test);
+    (due, leased, dead.map(|one| one.count).sum())
 }
 
 async fn retry(store: &Store, id: &str) -> Retry {

@@ -10,6 +10,7 @@ mod push;
 mod records;
 mod schemas;
 mod speed;
+mod watching;
 
 use std::sync::LazyLock;
 

@@ -192,7 +192,7 @@ on_both! {
         assert!(store.ledger(&[]).await.unwrap().is_empty());
         assert!(store.remembered(&[]).await.unwrap().is_empty());
         assert!(store.parked_about(&[]).await.unwrap().is_empty());
-        assert!(store.backlog(place.now()).await.unwrap().is_empty());
+        assert!(store.waiting(place.now(), SECONDS(0)).await.unwrap().is_empty());
         assert!(store.lease(&party("arbo"), false, 0, SECONDS(10)).await.unwrap().is_empty());
         assert_eq!(store.ack(&party("arbo"), &[]).await, Ok(Acked::default()));
     }

@@ -1,0 +1,413 @@
+//! What holds, from what was observed. Pure: the same observation gives the
+//! same conditions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::age::alarm_hours;
+use crate::config::Settings;
+use crate::directory::Directory;
+use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, PausedReceiver, Unaccounted, Waiting};
+
+/// Days before something expires at which operators are told.
+const EXPIRES_WITHIN: Duration = Duration::from_hours(14 * 24);
+
+/// After how long another node may say that an alert about a node is over.
+const NODE_GONE: Duration = Duration::from_hours(2);
+
+/// The alerts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlertName {
+    /// Something waits for its receiver for too long.
+    Undelivered,
+    /// A receiver rejected something, or it was given up.
+    DeadLetter,
+    /// What is parked comes near its bound in number, bytes or age.
+    Parked,
+    /// A receiver that is pushed to takes nothing; its queue stays.
+    ReceiverPaused,
+    /// A key or certificate is about to end.
+    Expiring,
+    /// A message breaks the law of conservation.
+    Unaccounted,
+    /// An open case of which nobody said anything for three years.
+    CaseSilent,
+    /// The clock of a node jumped.
+    ClockJump,
+    /// The database does not answer a node.
+    DatabaseFailing,
+}
+
+impl AlertName {
+    /// Every alert.
+    pub const ALL: &'static [Self] = &[
+        Self::Undelivered,
+        Self::DeadLetter,
+        Self::Parked,
+        Self::ReceiverPaused,
+        Self::Expiring,
+        Self::Unaccounted,
+        Self::CaseSilent,
+        Self::ClockJump,
+        Self::DatabaseFailing,
+    ];
+
+    /// The word in messages, metrics and the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undelivered => "undelivered",
+            Self::DeadLetter => "dead_letter",
+            Self::Parked => "parked",
+            Self::ReceiverPaused => "receiver_paused",
+            Self::Expiring => "expiring",
+            Self::Unaccounted => "unaccounted",
+            Self::CaseSilent => "case_silent",
+            Self::ClockJump => "clock_jump",
+            Self::DatabaseFailing => "database_failing",
+        }
+    }
+
+    /// How fast a person should look.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Undelivered | Self::Unaccounted | Self::DatabaseFailing => Severity::Critical,
+            Self::DeadLetter
+            | Self::Parked
+            | Self::ReceiverPaused
+            | Self::Expiring
+            | Self::CaseSilent
+            | Self::ClockJump => Severity::Warning,
+        }
+    }
+
+    /// What it means, for the message and for people.
+    #[must_use]
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Undelivered => {
+                "releases wait for their receiver for longer than the route allows"
+            }
+            Self::DeadLetter => "releases were rejected or given up and wait for a decision",
+            Self::Parked => "parked parts come near the bound of their sender",
+            Self::ReceiverPaused => "a receiver that is pushed to takes nothing; its queue stays",
+            Self::Expiring => "a key or certificate ends within 14 days",
+            Self::Unaccounted => "accepted messages miss a part, or have a part in no state",
+            Self::CaseSilent => "open cases had no message for three years",
+            Self::ClockJump => "the clock of a node jumped, by this many seconds",
+            Self::DatabaseFailing => "the database does not answer a node",
+        }
+    }
+}
+
+/// How fast a person should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Now: a term or a message is at stake.
+    Critical,
+    /// Today.
+    Warning,
+}
+
+impl Severity {
+    /// `critical` or `warning`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// What an alert is about: words such as party and domain, never a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject(BTreeMap<&'static str, String>);
+
+impl Subject {
+    /// With one word more.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, word: &str) -> Self {
+        self.0.insert(key, word.to_owned());
+        self
+    }
+
+    /// As the store keeps it: a JSON object, keys sorted.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self.0).to_string()
+    }
+}
+
+/// Something that holds and that operators should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Which alert.
+    pub name: AlertName,
+    /// What it is about.
+    pub subject: Subject,
+    /// Since when it holds.
+    pub since: Timestamp,
+    /// How many.
+    pub number: u64,
+}
+
+/// What was observed. `None` is not observed this time: then nothing is said
+/// about it, and what is raised stays.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// What waits for receivers.
+    pub waiting: Option<Vec<Waiting>>,
+    /// Dead letters.
+    pub dead: Option<Vec<DeadLetters>>,
+    /// Parked parts.
+    pub parked: Option<Vec<ParkedCount>>,
+    /// Receivers that are pushed to and paused.
+    pub paused: Option<Vec<PausedReceiver>>,
+    /// Keys and certificates that end one day.
+    pub endings: Option<Vec<Ending>>,
+    /// Messages that break the law of conservation.
+    pub unaccounted: Option<Unaccounted>,
+    /// Open cases that are silent, after a whole walk through the ledger.
+    pub silent_cases: Option<u64>,
+    /// Since when the clock of this node is known to have jumped, and by how
+    /// many seconds.
+    pub clock_jump: Option<Option<(Timestamp, u64)>>,
+}
+
+/// A key or certificate that ends one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What it is: a party and the id of its key, or which certificate.
+    pub subject: Subject,
+    /// When it no longer counts.
+    pub ends_at: Timestamp,
+}
+
+/// What of all this ends; given from outside, because certificates are known
+/// there.
+pub type Endings = Arc<dyn Fn(&[ApiKey], Timestamp) -> Vec<Ending> + Send + Sync>;
+
+/// API keys that end and are still in force.
+#[must_use]
+pub fn api_keys_ending(keys: &[ApiKey], now: Timestamp) -> Vec<Ending> {
+    let keys = keys.iter().filter(|key| key.revoked_at.is_none());
+    let ending = keys.filter_map(|key| {
+        let ends_at = key.expires_at.filter(|at| *at > now)?;
+        let subject = Subject::default()
+            .with("party", key.party.as_str())
+            .with("api_key", &key.id);
+        Some(Ending { subject, ends_at })
+    });
+    ending.collect()
+}
+
+/// The bounds that conditions are held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Share of a bound, in percent, that is near it.
+    pub parked_percent: u64,
+    /// Parked parts of one party.
+    pub parked_per_party: u64,
+    /// Bytes of the parked parts of one party.
+    pub parked_bytes_per_party: u64,
+    /// Days that a part is parked.
+    pub parked_days: u64,
+}
+
+impl Bounds {
+    /// Those of the settings.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            parked_percent: settings.alerts.parked_percent,
+            parked_per_party: settings.limits.parked_per_party,
+            parked_bytes_per_party: settings.limits.parked_bytes_per_party,
+            parked_days: settings.limits.parked_days,
+        }
+    }
+}
+
+impl Observed {
+    /// The alerts about which something was observed.
+    pub(super) fn names(&self) -> BTreeSet<AlertName> {
+        let seen = [
+            (AlertName::Undelivered, self.waiting.is_some()),
+            (AlertName::DeadLetter, self.dead.is_some()),
+            (AlertName::Parked, self.parked.is_some()),
+            (AlertName::ReceiverPaused, self.paused.is_some()),
+            (AlertName::Expiring, self.endings.is_some()),
+            (AlertName::Unaccounted, self.unaccounted.is_some()),
+            (AlertName::CaseSilent, self.silent_cases.is_some()),
+            (AlertName::ClockJump, self.clock_jump.is_some()),
+        ];
+        let seen = seen.into_iter().filter(|(_, seen)| *seen);
+        seen.map(|(name, _)| name).collect()
+    }
+}
+
+/// What holds at `now`. Test traffic raises nothing: no term runs for it.
+#[must_use]
+pub fn conditions(
+    observed: &Observed,
+    directory: &Directory,
+    bounds: Bounds,
+    node: &str,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut holds = Vec::new();
+    holds.extend(undelivered(
+        observed.waiting.as_deref().unwrap_or_default(),
+        directory,
+        now,
+    ));
+    holds.extend(dead(observed.dead.as_deref().unwrap_or_default(), now));
+    holds.extend(parked(
+        observed.parked.as_deref().unwrap_or_default(),
+        bounds,
+        now,
+    ));
+    holds.extend(paused(observed.paused.as_deref().unwrap_or_default(), now));
+    holds.extend(expiring(
+        observed.endings.as_deref().unwrap_or_default(),
+        now,
+    ));
+    let unaccounted = observed.unaccounted.unwrap_or_default();
+    let silent = observed.silent_cases.unwrap_or_default();
+    let counted = [
+        (
+            AlertName::Unaccounted,
+            unaccounted.messages,
+            unaccounted.since.unwrap_or(now),
+        ),
+        (AlertName::CaseSilent, silent, now),
+    ];
+    let counted = counted.into_iter().filter(|(_, number, _)| *number > 0);
+    holds.extend(counted.map(|(name, number, since)| Condition {
+        name,
+        subject: Subject::default(),
+        since,
+        number,
+    }));
+    if let Some(Some((since, seconds))) = observed.clock_jump {
+        holds.push(Condition {
+            name: AlertName::ClockJump,
+            subject: Subject::default().with("node", node),
+            since,
+            number: seconds,
+        });
+    }
+    holds
+}
+
+fn undelivered(waiting: &[Waiting], directory: &Directory, now: Timestamp) -> Vec<Condition> {
+    let late = waiting.iter().filter(|one| !one.test).filter_map(|one| {
+        let hours = u64::from(alarm_hours(directory, one));
+        let since = one.oldest_offered?;
+        let limit = Duration::from_hours(hours);
+        (age(since, now) > limit).then(|| Condition {
+            name: AlertName::Undelivered,
+            subject: Subject::default()
+                .with("tenant", one.tenant.as_str())
+                .with("party", one.party.as_str())
+                .with("domain", one.domain.as_str())
+                .with("message_type", &one.message_type),
+            since,
+            number: one.due + one.leased,
+        })
+    });
+    late.collect()
+}
+
+fn dead(dead: &[DeadLetters], now: Timestamp) -> Vec<Condition> {
+    let dead = dead.iter().filter(|one| !one.test && one.count > 0);
+    let dead = dead.map(|one| Condition {
+        name: AlertName::DeadLetter,
+        subject: Subject::default()
+            .with("tenant", one.tenant.as_str())
+            .with("party", one.party.as_str())
+            .with("domain", one.domain.as_str()),
+        since: one.since.unwrap_or(now),
+        number: one.count,
+    });
+    dead.collect()
+}
+
+/// Per sender, over all reasons: that is what the bounds are about.
+fn parked(parked: &[ParkedCount], bounds: Bounds, now: Timestamp) -> Vec<Condition> {
+    let mut senders: BTreeMap<&str, (u64, u64, Timestamp)> = BTreeMap::new();
+    for one in parked {
+        let sum = senders
+            .entry(one.party.as_str())
+            .or_insert((0, 0, one.oldest));
+        sum.0 += one.parts;
+        sum.1 += one.bytes;
+        sum.2 = sum.2.min(one.oldest);
+    }
+    let near = |number: u64, bound: u64| {
+        number.saturating_mul(100) >= bound.saturating_mul(bounds.parked_percent)
+    };
+    let days = Duration::from_hours(bounds.parked_days * 24).as_secs();
+    let full = senders.into_iter().filter(|(_, (parts, bytes, oldest))| {
+        near(*parts, bounds.parked_per_party)
+            || near(*bytes, bounds.parked_bytes_per_party)
+            || near(age(*oldest, now).as_secs(), days)
+    });
+    let full = full.map(|(party, (parts, _, oldest))| Condition {
+        name: AlertName::Parked,
+        subject: Subject::default().with("party", party),
+        since: oldest,
+        number: parts,
+    });
+    full.collect()
+}
+
+fn paused(paused: &[PausedReceiver], now: Timestamp) -> Vec<Condition> {
+    let paused = paused.iter().filter(|one| !one.test);
+    let paused = paused.map(|one| Condition {
+        name: AlertName::ReceiverPaused,
+        subject: Subject::default().with("party", one.party.as_str()),
+        since: one.since.unwrap_or(now),
+        number: one.failures,
+    });
+    paused.collect()
+}
+
+fn expiring(endings: &[Ending], now: Timestamp) -> Vec<Condition> {
+    let soon = now.saturating_add(EXPIRES_WITHIN).unwrap_or(Timestamp::MAX);
+    let endings = endings.iter().filter(|one| one.ends_at <= soon);
+    let endings = endings.map(|one| Condition {
+        name: AlertName::Expiring,
+        subject: one.subject.clone(),
+        since: one.ends_at.saturating_sub(EXPIRES_WITHIN).unwrap_or(now),
+        number: age(now, one.ends_at).as_secs() / 86_400,
+    });
+    endings.collect()
+}
+
+fn age(since: Timestamp, now: Timestamp) -> Duration {
+    now.duration_since(since).try_into().unwrap_or_default()
+}
+
+/// Whether another look may say that `raised` is over: something was observed
+/// about it, and by this node if it is about a node, unless that node seems to
+/// be gone.
+pub(super) fn may_clear(
+    raised: &Alert,
+    seen: &BTreeSet<AlertName>,
+    node: &str,
+    now: Timestamp,
+) -> bool {
+    let known = seen.iter().any(|name| name.as_str() == raised.name);
+    let subject: BTreeMap<String, String> =
+        serde_json::from_str(&raised.subject).unwrap_or_default();
+    let is_ours = subject.get("node").is_none_or(|of| of == node);
+    known && (is_ours || age(raised.raised_at, now) > NODE_GONE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Conditions at the edge of their bounds.
+
+use super::*;
+use crate::domain::{Domain, PartyId, TenantId};
+
+const HOUR: Duration = Duration::from_hours(1);
+const BOUNDS: Bounds = Bounds {
+    parked_percent: 80,
+    parked_per_party: 10,
+    parked_bytes_per_party: 1_000,
+    parked_days: 10,
+};
+
+fn now() -> Timestamp {
+    "2026-11-24T09:00:00Z".parse().unwrap()
+}
+
+fn party(id: &str) -> PartyId {
+    PartyId::parse(id).unwrap()
+}
+
+fn waiting(age: Duration, test: bool) -> Waiting {
+    Waiting {
+        tenant: TenantId::parse("bakkerij").unwrap(),
+        party: party("arbo"),
+        domain: Domain::Arbodienst,
+        message_type: "Verzuimmeldingen".to_owned(),
+        test,
+        due: 2,
+        leased: 1,
+        oldest: now() - age,
+        oldest_offered: Some(now() - age),
+    }
+}
+
+fn parked(parts: u64, bytes: u64, age: Duration) -> ParkedCount {
+    ParkedCount {
+        party: party("adp"),
+        reason: "no_route".to_owned(),
+        parts,
+        bytes,
+        oldest: now() - age,
+    }
+}
+
+fn hold(observed: &Observed) -> Vec<Condition> {
+    conditions(observed, &Directory::default(), BOUNDS, "n", now())
+}
+
+#[test]
+fn a_report_is_late_after_its_hours_and_not_before() {
+    let of = |one: Waiting| {
+        hold(&Observed {
+            waiting: Some(vec![one]),
+            ..Observed::default()
+        })
+    };
+    assert_eq!(of(waiting(24 * HOUR, false)), []);
+    let late = of(waiting(24 * HOUR + Duration::from_millis(1), false));
+    assert_eq!(late[0].name, AlertName::Undelivered);
+    assert_eq!(late[0].number, 3);
+    let subject = r#"{"domain":"arbodienst","message_type":"Verzuimmeldingen","party":"arbo","tenant":"bakkerij"}"#;
+    assert_eq!(late[0].subject.to_json(), subject);
+    assert_eq!(of(waiting(400 * HOUR, true)), [], "no term runs for tests");
+    let mut fresh = waiting(400 * HOUR, false);
+    fresh.oldest_offered = None;
+    assert_eq!(of(fresh), [], "it was parked until now");
+}
+
+#[test]
+fn parking_is_near_its_bound_by_number_bytes_or_age() {
+    let of = |parked: Vec<ParkedCount>| {
+        hold(&Observed {
+            parked: Some(parked),
+            ..Observed::default()
+        })
+        .len()
+    };
+    assert_eq!(of(vec![parked(7, 799, 191 * HOUR)]), 0);
+    assert_eq!(of(vec![parked(8, 1, HOUR)]), 1);
+    assert_eq!(of(vec![parked(1, 800, HOUR)]), 1);
+    assert_eq!(of(vec![parked(1, 1, 192 * HOUR)]), 1);
+    assert_eq!(of(vec![parked(4, 1, HOUR), parked(4, 1, HOUR)]), 1);
+}
+
+#[test]
+fn a_key_expires_soon_unless_it_is_revoked_or_over() {
+    let key = |hours: i64, revoked: bool| ApiKey {
+        id: "k".to_owned(),
+        party: party("adp"),
+        hash: crate::domain::KeyedHash::from_bytes([0; 32]),
+        created_at: now(),
+        expires_at: Some(now() + jiff::SignedDuration::from_hours(hours)),
+        revoked_at: revoked.then(now),
+        last_used_at: None,
+    };
+    let of = |key: ApiKey| {
+        hold(&Observed {
+            endings: Some(api_keys_ending(&[key], now())),
+            ..Observed::default()
+        })
+    };
+    assert_eq!(of(key(14 * 24, false))[0].number, 14);
+    assert_eq!(of(key(14 * 24 + 1, false)), []);
+    assert_eq!(of(key(1, true)), []);
+    assert_eq!(of(key(-1, false)), []);
+}
+
+#[test]
+fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
+    let paused = |test| PausedReceiver {
+        party: party("arbo"),
+        test,
+        since: Some(now()),
+        failures: 7,
+    };
+    let held = hold(&Observed {
+        paused: Some(vec![paused(false), paused(true)]),
+        ..Observed::default()
+    });
+    assert_eq!(held.len(), 1);
+    assert_eq!(
+        (held[0].name, held[0].number),
+        (AlertName::ReceiverPaused, 7)
+    );
+}
+
+/// Every alert has its row in the page for operators.
+#[test]
+fn every_alert_is_in_the_page_for_operators() {
+    let page = include_str!("../../../docs/watching.md");
+    for name in AlertName::ALL {
+        let row = format!("| `{}` | {} |", name.as_str(), name.severity().as_str());
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn what_was_not_observed_stays_as_it_is() {
+    let raised = |name: &str, subject: &str| Alert {
+        name: name.to_owned(),
+        subject: subject.to_owned(),
+        severity: "warning".to_owned(),
+        since: now(),
+        number: 1,
+        raised_at: now(),
+    };
+    let observed = Observed {
+        dead: Some(Vec::new()),
+        clock_jump: Some(None),
+        ..Observed::default()
+    };
+    let seen = observed.names();
+    let may = |raised: &Alert, at| may_clear(raised, &seen, "n", at);
+    let mine = raised("clock_jump", r#"{"node":"n"}"#);
+    let other = raised("clock_jump", r#"{"node":"m"}"#);
+    assert!(may(&raised("dead_letter", "{}"), now()));
+    assert!(!may(&raised("undelivered", "{}"), now()));
+    assert!(may(&mine, now()));
+    assert!(!may(&other, now() + 2 * HOUR));
+    assert!(may(&other, now() + 3 * HOUR), "that node is gone");
+}

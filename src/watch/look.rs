@@ -1,0 +1,394 @@
+//! The look: every few seconds, what holds now is compared with what is
+//! raised, and the difference is told.
+//!
+//! Of several nodes one looks at what they share; each looks at its own clock
+//! and at whether the database answers it. The latter no database can keep:
+//! it is told by each node for itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::counter;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::condition::{
+    AlertName, Bounds, Condition, Endings, Observed, Subject, conditions, may_clear,
+};
+use super::courier::{Call, Courier, CourierError};
+use super::message::{Transition, body};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::setup::Current;
+use crate::store::{self, Alert, AlertChanges, LedgerWalk, Store, Walk};
+
+/// How long a release must have been on offer before its age counts: what was
+/// parked may be old when it is offered.
+const OFFERED_FOR: Duration = Duration::from_mins(15);
+/// Messages that one look checks, of the young and of all.
+const MESSAGES: u32 = 1_000;
+/// How old the young are at most.
+const YOUNG: Duration = Duration::from_hours(48);
+/// Entries of the ledger that one look reads.
+const LEDGER: u32 = 500;
+/// Looks that a node may be late before another one looks in its place.
+const TURN_LOOKS: u32 = 3;
+/// How long the database may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Looks that the database fails before it is told.
+const FAILED_LOOKS: u32 = 2;
+/// How long a jump of the clock is shown.
+const JUMP_SHOWN: Duration = Duration::from_hours(1);
+
+/// The alerts that are raised, for whoever shows them. Cheap to clone.
+#[derive(Clone)]
+pub struct Board {
+    store: Store,
+    failing: Arc<Mutex<Option<Alert>>>,
+}
+
+impl Board {
+    /// A board of what `store` keeps.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            failing: Arc::default(),
+        }
+    }
+
+    /// Every alert that is raised now. Without a database that answers, only
+    /// that it does not.
+    pub async fn alerts(&self) -> Vec<Alert> {
+        let kept = tokio::time::timeout(Duration::from_secs(2), self.store.alerts()).await;
+        let mut alerts = kept.ok().and_then(Result::ok).unwrap_or_default();
+        alerts.extend(self.failing().clone());
+        alerts
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, Option<Alert>> {
+        // A value that is replaced as a whole is never half changed.
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches until it is stopped.
+pub struct Watch {
+    store: Store,
+    clock: Clock,
+    current: Current,
+    board: Board,
+    node: String,
+    endings: Endings,
+    courier: Courier,
+    call: Call,
+}
+
+impl Watch {
+    /// Watches `board`'s store. `node` names this node; it stays the same over
+    /// a restart. `endings` says what ends one day.
+    ///
+    /// # Errors
+    ///
+    /// [`CourierError`] when the settings of the webhook cannot be used.
+    pub fn new(
+        board: Board,
+        clock: Clock,
+        current: Current,
+        node: String,
+        endings: Endings,
+    ) -> Result<Self, CourierError> {
+        let store = board.store.clone();
+        let settings = Arc::clone(&current.get().settings);
+        let (courier, call) = Courier::new(store.clone(), clock.clone(), &settings)?;
+        Ok(Self {
+            store,
+            clock,
+            current,
+            board,
+            node,
+            endings,
+            courier,
+            call,
+        })
+    }
+
+    /// Looks until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let courier = tokio::spawn(self.courier.run(stop.clone()));
+        let mut look = Look {
+            store: self.store,
+            clock: self.clock,
+            current: self.current,
+            board: self.board,
+            node: self.node,
+            endings: self.endings,
+            call: self.call,
+            walks: Walks::default(),
+            failed: 0,
+            last: None,
+            jump: None,
+        };
+        loop {
+            look.once().await;
+            let pause = Duration::from_secs(look.settings().alerts.look_seconds);
+            let waited = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            if waited.is_none() {
+                break;
+            }
+        }
+        drop(courier.await);
+    }
+}
+
+/// Where the walks stand.
+#[derive(Default)]
+struct Walks {
+    young: Walk,
+    all: Walk,
+    ledger: LedgerWalk,
+    /// Silent cases of the walk that goes on.
+    silent: u64,
+}
+
+/// One node's look, and what it remembers of the last.
+struct Look {
+    store: Store,
+    clock: Clock,
+    current: Current,
+    board: Board,
+    node: String,
+    endings: Endings,
+    call: Call,
+    walks: Walks,
+    failed: u32,
+    /// What both clocks said at the last look.
+    last: Option<(Timestamp, Instant)>,
+    jump: Option<(Instant, Timestamp, u64)>,
+}
+
+impl Look {
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.get().settings)
+    }
+
+    async fn once(&mut self) {
+        let now = self.clock.now();
+        self.look_at_clock(now);
+        if !self.database_answers(now).await {
+            return;
+        }
+        if let Err(cause) = self.settle(now).await {
+            tracing::debug!("The look was not finished: {cause}");
+        }
+    }
+
+    /// Compares the clock on the wall with one that nobody can set.
+    fn look_at_clock(&mut self, now: Timestamp) {
+        let ticked = Instant::now();
+        let bound = self.settings().alerts.clock_jump_seconds;
+        if let Some((wall, tick)) = self.last.replace((now, ticked)) {
+            let by_wall = now.duration_since(wall).as_secs();
+            let by_tick = i64::try_from(ticked.duration_since(tick).as_secs()).unwrap_or(0);
+            let off = by_wall.abs_diff(by_tick);
+            if off > bound {
+                tracing::warn!(seconds = off, "The clock jumped by {off} seconds");
+                self.jump = Some((ticked, now, off));
+            }
+        }
+        if self
+            .jump
+            .is_some_and(|(at, _, _)| ticked.duration_since(at) > JUMP_SHOWN)
+        {
+            self.jump = None;
+        }
+    }
+
+    async fn database_answers(&mut self, now: Timestamp) -> bool {
+        let answer = tokio::time::timeout(ANSWER, self.store.health()).await;
+        if matches!(answer, Ok(Ok(()))) {
+            self.failed = 0;
+            let over = self.board.failing().take();
+            if let Some(alert) = over {
+                self.tell_directly(&alert, Transition::Cleared, now);
+            }
+            return true;
+        }
+        self.failed = self.failed.saturating_add(1);
+        if self.failed == FAILED_LOOKS {
+            let failing = Condition {
+                name: AlertName::DatabaseFailing,
+                subject: Subject::default().with("node", &self.node),
+                since: now,
+                number: 1,
+            };
+            let alert = raise(&failing, now);
+            *self.board.failing() = Some(alert.clone());
+            self.tell_directly(&alert, Transition::Raised, now);
+        }
+        false
+    }
+
+    fn tell_directly(&self, alert: &Alert, transition: Transition, now: Timestamp) {
+        log(alert, transition);
+        if self.settings().alerts.url.is_some() {
+            let summary = AlertName::DatabaseFailing.summary();
+            self.call.bring(body(alert, transition, summary, now));
+            self.call.ring();
+        }
+    }
+
+    async fn settle(&mut self, now: Timestamp) -> Result<(), store::Error> {
+        let settings = self.settings();
+        // Read first: only what was raised before this look may be cleared by it.
+        let raised = self.store.alerts().await?;
+        let mut observed = Observed {
+            clock_jump: Some(self.jump.map(|(_, since, seconds)| (since, seconds))),
+            ..Observed::default()
+        };
+        let turn = Duration::from_secs(settings.alerts.look_seconds) * TURN_LOOKS;
+        if self.store.take_turn(&self.node, now, turn).await? {
+            self.observe(&mut observed, now).await?;
+        }
+        let setup = self.current.get();
+        let holds = conditions(
+            &observed,
+            setup.directory.directory(),
+            Bounds::of(&settings),
+            &self.node,
+            now,
+        );
+        let changes = changes(raised, &holds, &observed, &self.node, now);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let queue = settings.alerts.url.as_ref().map(|_| settings.alerts.queue);
+        let told = changes.clone();
+        let settled = self.store.settle_alerts(changes, now, queue).await?;
+        for (alert, _) in &told.raised {
+            log(alert, Transition::Raised);
+        }
+        for (alert, _) in &told.cleared {
+            log(alert, Transition::Cleared);
+        }
+        counter!("sivi_alert_messages_dropped_total").increment(settled.dropped);
+        self.call.ring();
+        Ok(())
+    }
+
+    /// What all nodes share.
+    async fn observe(
+        &mut self,
+        observed: &mut Observed,
+        now: Timestamp,
+    ) -> Result<(), store::Error> {
+        observed.waiting = Some(self.store.waiting(now, OFFERED_FOR).await?);
+        observed.dead = Some(self.store.dead_counts().await?);
+        observed.parked = Some(self.store.parked_counts().await?);
+        observed.paused = Some(self.store.paused_receivers().await?);
+        let api_keys = self.store.api_keys().await?;
+        observed.endings = Some((self.endings)(&api_keys, now));
+        self.walk_messages(now).await?;
+        observed.unaccounted = Some(self.store.settle_unaccounted().await?);
+        observed.silent_cases = self.walk_ledger().await?;
+        Ok(())
+    }
+
+    /// A step through the young messages, so that what breaks is seen soon,
+    /// and a step through all of them.
+    async fn walk_messages(&mut self, now: Timestamp) -> Result<(), store::Error> {
+        let young = Walk::from(now.saturating_sub(YOUNG).unwrap_or(Timestamp::MIN));
+        let from = self.walks.young.clone().max(young);
+        let next = self.store.check_messages(&from, MESSAGES, now).await?;
+        self.walks.young = next.unwrap_or_default();
+        let next = self
+            .store
+            .check_messages(&self.walks.all, MESSAGES, now)
+            .await?;
+        self.walks.all = next.unwrap_or_default();
+        Ok(())
+    }
+
+    /// A step through the ledger; the count once the walk is over.
+    async fn walk_ledger(&mut self) -> Result<Option<u64>, store::Error> {
+        let today = self.clock.today();
+        let (silent, next) = self
+            .store
+            .silent_cases(&self.walks.ledger, LEDGER, today)
+            .await?;
+        self.walks.silent += silent;
+        let is_over = next.is_none();
+        self.walks.ledger = next.unwrap_or_default();
+        Ok(is_over.then(|| std::mem::take(&mut self.walks.silent)))
+    }
+}
+
+fn log(alert: &Alert, transition: Transition) {
+    let (name, subject) = (&alert.name, &alert.subject);
+    let number = alert.number;
+    match transition {
+        Transition::Raised => tracing::warn!(
+            alert = %name, %subject, number,
+            "Alert {name} was raised for {subject}: {number}"
+        ),
+        Transition::Cleared => tracing::info!(
+            alert = %name, %subject,
+            "Alert {name} is over for {subject}"
+        ),
+    }
+}
+
+fn raise(condition: &Condition, now: Timestamp) -> Alert {
+    Alert {
+        name: condition.name.as_str().to_owned(),
+        subject: condition.subject.to_json(),
+        severity: condition.name.severity().as_str().to_owned(),
+        since: condition.since,
+        number: condition.number,
+        raised_at: now,
+    }
+}
+
+/// What is to be told, given what is raised and what holds.
+fn changes(
+    raised: Vec<Alert>,
+    holds: &[Condition],
+    observed: &Observed,
+    node: &str,
+    now: Timestamp,
+) -> AlertChanges {
+    let mut changes = AlertChanges::default();
+    let same = |alert: &Alert, condition: &Condition| {
+        alert.name == condition.name.as_str() && alert.subject == condition.subject.to_json()
+    };
+    for condition in holds {
+        match raised.iter().find(|alert| same(alert, condition)) {
+            None => {
+                let alert = raise(condition, now);
+                let text = body(&alert, Transition::Raised, condition.name.summary(), now);
+                changes.raised.push((alert, text));
+            }
+            Some(alert) if alert.number != condition.number => {
+                changes.renumbered.push(Alert {
+                    number: condition.number,
+                    ..alert.clone()
+                });
+            }
+            Some(_) => {}
+        }
+    }
+    let seen = observed.names();
+    for alert in raised {
+        if !holds.iter().any(|condition| same(&alert, condition))
+            && may_clear(&alert, &seen, node, now)
+        {
+            let known = AlertName::ALL.iter();
+            let known = known.copied().find(|name| name.as_str() == alert.name);
+            let summary = known.map_or("", AlertName::summary);
+            let text = body(&alert, Transition::Cleared, summary, now);
+            changes.cleared.push((alert, text));
+        }
+    }
+    changes
+}

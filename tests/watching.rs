@@ -1,0 +1,634 @@
+//! Metrics, alerts and traces of a real gateway: what is told, how often, and
+//! what is not in it.
+
+mod binary;
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use serde_json::{Value, json};
+use sivi_gateway::app::App;
+use sivi_gateway::http::{Certificate, Limits, Server, acceptor};
+use sivi_gateway::watch::sign;
+use sqlx::Connection as _;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use binary::Installation;
+use support::{Absence, DIRECTORY, Gateway, START, employments, problem, settings};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Values of a person that must appear nowhere.
+const PERSONAL: [&str; 5] = [
+    "Zonderling",
+    "W-KANARIE",
+    "VG-KANARIE",
+    "D-KANARIE",
+    "1980-02-29",
+];
+
+fn canary() -> Absence {
+    Absence {
+        surname: "Zonderling".to_owned(),
+        employment: "D-KANARIE".to_owned(),
+        ..Absence::of("W-KANARIE", "VG-KANARIE")
+    }
+}
+
+#[track_caller]
+fn names_nobody(text: &str, berrefnr: &str) {
+    for value in PERSONAL.iter().copied().chain([berrefnr]) {
+        assert!(!text.contains(value), "{value} in {text}");
+    }
+}
+
+/// One request as it came in.
+#[derive(Clone, Debug)]
+struct Got {
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+#[derive(Clone)]
+struct Heard {
+    got: Arc<Mutex<Vec<Got>>>,
+    status: Arc<Mutex<StatusCode>>,
+}
+
+async fn hear(State(heard): State<Heard>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    heard.got.lock().unwrap().push(Got { headers, body });
+    *heard.status.lock().unwrap()
+}
+
+/// A receiver of alerts or traces on loopback.
+struct Receiver {
+    heard: Heard,
+    address: SocketAddr,
+    folder: TempDir,
+    stop: CancellationToken,
+}
+
+impl Receiver {
+    async fn start(with_tls: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = Heard {
+            got: Arc::default(),
+            status: Arc::new(Mutex::new(StatusCode::NO_CONTENT)),
+        };
+        let tls = with_tls.then(|| {
+            let (made, _) = Certificate::self_signed(folder.path()).unwrap();
+            let read = |path| std::fs::read_to_string(path).unwrap();
+            acceptor(&read(made.chain), &read(made.key)).unwrap()
+        });
+        let limits = Limits {
+            connections: 64,
+            header: Duration::from_secs(10),
+            idle: Duration::from_mins(1),
+            stop: Duration::from_secs(1),
+        };
+        let router = Router::new()
+            .route("/hook", post(hear))
+            .route("/v1/traces", post(hear))
+            .with_state(heard.clone());
+        let free = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(free, tls, router, limits).await.unwrap();
+        let address = server.address().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(server.run(stop.clone()));
+        Self {
+            heard,
+            address,
+            folder,
+            stop,
+        }
+    }
+
+    /// Settings that send alerts here, with a look every second.
+    fn settings(&self) -> String {
+        format!(
+            "[alerts]\nurl = \"https://localhost:{}/hook\"\nsecret = \"{SECRET}\"\nca = \"{}\"\n\
+             look_seconds = 1\n",
+            self.address.port(),
+            self.folder.path().join("self-signed.crt").display(),
+        )
+    }
+
+    fn got(&self) -> Vec<Got> {
+        self.heard.got.lock().unwrap().clone()
+    }
+
+    fn answer(&self, status: StatusCode) {
+        *self.heard.status.lock().unwrap() = status;
+    }
+
+    /// Messages about one alert.
+    fn about(&self, alert: &str) -> Vec<Got> {
+        let mut got = self.got();
+        got.retain(|one| one.json()["alert"] == alert);
+        got
+    }
+
+    /// Waits until there are `count` messages about an alert.
+    async fn wait_for(&self, alert: &str, count: usize) -> Vec<Got> {
+        let started = Instant::now();
+        loop {
+            let about = self.about(alert);
+            if about.len() >= count {
+                return about;
+            }
+            let waited = started.elapsed();
+            assert!(
+                waited < Duration::from_secs(40),
+                "{alert}: {:?}",
+                self.got()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Several looks.
+async fn looks() {
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+}
+
+async fn metrics(gateway: &Gateway) -> String {
+    let request = gateway.client.get(format!("{}/metrics", gateway.admin));
+    request.send().await.unwrap().text().await.unwrap()
+}
+
+/// The value of the line that begins with `series`.
+#[track_caller]
+fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+    let line = line.unwrap_or_else(|| panic!("{series} not in {metrics}"));
+    line.trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_age_alarm_is_told_once_and_not_again_after_a_restart() {
+    let receiver = Receiver::start(true).await;
+    let gateway = Gateway::boot_with(DIRECTORY, &receiver.settings()).await;
+    let absence = canary();
+    gateway.accept("adp", absence.xml()).await;
+    gateway.clock.advance(Duration::from_hours(24));
+    looks().await;
+    assert_eq!(
+        receiver.about("undelivered").len(),
+        0,
+        "24 hours are allowed"
+    );
+    gateway.clock.advance(Duration::from_secs(1));
+    let raised = receiver.wait_for("undelivered", 1).await;
+    let told = raised[0].json();
+    assert_eq!(told["type"], "sivi-gateway.alert.raised");
+    assert_eq!(told["severity"], "critical");
+    assert_eq!(
+        (&told["number"], &told["since"]),
+        (&json!(1), &json!(START))
+    );
+    let subject = json!({
+        "tenant": "bakkerij", "party": "arbo-noord", "domain": "arbodienst",
+        "message_type": "Verzuimmeldingen",
+    });
+    assert_eq!(told["subject"], subject);
+
+    let header = |name: &str| raised[0].headers[name].to_str().unwrap();
+    let at: i64 = header("webhook-timestamp").parse().unwrap();
+    let signature = sign(SECRET, header("webhook-id"), at, raised[0].body.as_bytes());
+    assert_eq!(header("webhook-signature"), signature.unwrap());
+
+    let page = metrics(&gateway).await;
+    let line = "sivi_alert_active{alert=\"undelivered\",severity=\"critical\",domain=\"arbodienst\",\
+                message_type=\"Verzuimmeldingen\",party=\"arbo-noord\",tenant=\"bakkerij\"} 1";
+    assert!(page.contains(line), "{page}");
+
+    looks().await;
+    let clock = gateway.clock.clone();
+    let folder = gateway.stop().await;
+    let settings = receiver.settings();
+    let gateway = Box::pin(Gateway::boot_in(folder, clock, "", &settings)).await;
+    looks().await;
+    // A port of its own made it another node: the turn of the old one ends.
+    gateway.clock.advance(Duration::from_secs(5));
+    looks().await;
+    assert_eq!(receiver.about("undelivered").len(), 1, "told again");
+    assert_eq!(gateway.take("arbo-noord").await.len(), 1);
+    let told = receiver.wait_for("undelivered", 2).await;
+    assert_eq!(told[1].json()["type"], "sivi-gateway.alert.cleared");
+    looks().await;
+    assert_eq!(receiver.about("undelivered").len(), 2);
+    assert!(!metrics(&gateway).await.contains("alert=\"undelivered\""));
+    for got in receiver.got() {
+        names_nobody(&got.body, &absence.berrefnr);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_has_hours_of_its_own_and_test_traffic_has_none() {
+    let receiver = Receiver::start(true).await;
+    let directory = DIRECTORY.replacen(
+        "from = 2018-01-01\n",
+        "from = 2018-01-01\nalarm_hours = 2\n",
+        1,
+    );
+    let gateway = Gateway::boot_with(&directory, &receiver.settings()).await;
+    let mut test = Absence::of("W-2", "VG-2");
+    test.test = "J";
+    gateway.accept("adp", test.xml()).await;
+    gateway.clock.advance(Duration::from_hours(30));
+    looks().await;
+    assert_eq!(receiver.about("undelivered").len(), 0);
+    gateway.accept("adp", canary().xml()).await;
+    gateway.clock.advance(Duration::from_mins(121));
+    assert_eq!(receiver.wait_for("undelivered", 1).await.len(), 1);
+    // The clock was moved by a day and by two hours: one alert, kept up.
+    assert_eq!(receiver.about("clock_jump").len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_tell_once_and_a_failing_webhook_is_told_later() {
+    let receiver = Receiver::start(true).await;
+    receiver.answer(StatusCode::INTERNAL_SERVER_ERROR);
+    let gateway = Gateway::boot_with(DIRECTORY, &receiver.settings()).await;
+    let more = settings(gateway.folder.path(), &receiver.settings());
+    let other = App::bind(more, gateway.clock.clone()).await.unwrap();
+    let stop = other.stop_token();
+    let other = tokio::spawn(other.run());
+
+    gateway.accept("adp", canary().xml()).await;
+    let leased = gateway.lease("arbo-noord").await;
+    let path = format!("/v1/inbox/{}/reject", leased[0]["id"].as_str().unwrap());
+    let body = json!({ "lease": leased[0]["lease"], "code": "W-KANARIE", "reason": "Zonderling" });
+    let rejected = gateway.post_json("arbo-noord", &path, body).await;
+    assert_eq!(rejected.status(), 200);
+
+    let first = receiver.wait_for("dead_letter", 1).await;
+    looks().await;
+    assert_eq!(
+        receiver.about("dead_letter").len(),
+        1,
+        "it waits five seconds"
+    );
+    receiver.answer(StatusCode::NO_CONTENT);
+    gateway.clock.advance(Duration::from_secs(6));
+    let second = receiver.wait_for("dead_letter", 2).await;
+    assert_eq!(
+        first[0].headers["webhook-id"],
+        second[1].headers["webhook-id"]
+    );
+    assert_eq!(first[0].body, second[1].body);
+    looks().await;
+    assert_eq!(
+        receiver.about("dead_letter").len(),
+        2,
+        "one alert, one retry"
+    );
+    for got in receiver.got() {
+        names_nobody(&got.body, "no reference");
+    }
+    stop.cancel();
+    other.await.unwrap();
+    gateway.stop().await;
+}
+
+async fn behind(gateway: &Gateway, statements: &[&'static str]) {
+    let path = gateway.folder.path().join("gateway.db");
+    let url = format!("sqlite:{}", path.display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    for statement in statements {
+        sqlx::query(*statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_behind_its_back_is_unaccounted_and_an_alarm() {
+    let receiver = Receiver::start(true).await;
+    let gateway = Gateway::boot_with(DIRECTORY, &receiver.settings()).await;
+    for person in ["W-1", "W-2", "W-3"] {
+        let absence = Absence::of(person, &format!("VG-{person}"));
+        gateway.accept("adp", absence.xml()).await;
+    }
+    looks().await;
+    assert_eq!(receiver.about("unaccounted").len(), 0);
+    let page = metrics(&gateway).await;
+    shows(&page, &[("sivi_messages_unaccounted ", 0.0)]);
+
+    behind(
+        &gateway,
+        &[
+            "DELETE FROM delivery WHERE sequence = 2",
+            "UPDATE delivery SET state = 'taken_over', finished_at = 1 WHERE sequence = 3",
+        ],
+    )
+    .await;
+    let raised = receiver.wait_for("unaccounted", 1).await;
+    assert_eq!(raised[0].json()["number"], 2);
+    assert_eq!(raised[0].json()["severity"], "critical");
+    let page = metrics(&gateway).await;
+    shows(&page, &[("sivi_messages_unaccounted ", 2.0)]);
+
+    behind(
+        &gateway,
+        &[
+            "UPDATE delivery SET state = 'offered', finished_at = NULL WHERE sequence = 3",
+            "UPDATE message SET parts = 0 WHERE id NOT IN (SELECT message_id FROM delivery)",
+        ],
+    )
+    .await;
+    let cleared = receiver.wait_for("unaccounted", 2).await;
+    assert_eq!(cleared[1].json()["transition"], "cleared");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_writes_is_told_without_it() {
+    let receiver = Receiver::start(true).await;
+    let gateway = Gateway::boot_with(DIRECTORY, &receiver.settings()).await;
+    let path = gateway.folder.path().join("gateway.db");
+    let url = format!("sqlite:{}", path.display());
+    let mut locker = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE")
+        .execute(&mut locker)
+        .await
+        .unwrap();
+    let raised = receiver.wait_for("database_failing", 1).await;
+    assert_eq!(raised[0].json()["transition"], "raised");
+    assert!(
+        metrics(&gateway)
+            .await
+            .contains("alert=\"database_failing\"")
+    );
+    sqlx::query("ROLLBACK").execute(&mut locker).await.unwrap();
+    let cleared = receiver.wait_for("database_failing", 2).await;
+    assert_eq!(cleared[1].json()["transition"], "cleared");
+    assert!(
+        !metrics(&gateway)
+            .await
+            .contains("alert=\"database_failing\"")
+    );
+    gateway.stop().await;
+}
+
+/// Asserts the values of series.
+#[track_caller]
+fn shows(metrics: &str, expected: &[(&str, f64)]) {
+    for (series, expected) in expected {
+        let found = value(metrics, series);
+        let is_same = (found - expected).abs() < 1e-9;
+        assert!(is_same, "{series} is {found}, not {expected}: {metrics}");
+    }
+}
+
+/// Two reports, one of them again, two persons who are not sick, an employer
+/// that nobody knows, and three that are refused. Gives a reference, and the
+/// code of what was invalid.
+async fn known_run(gateway: &Gateway) -> (String, String) {
+    let absence = canary();
+    gateway.accept("adp", absence.xml()).await;
+    let again = gateway.post("adp", absence.xml()).await;
+    assert_eq!(again.status(), 200);
+    let well = [("W-9", "1990-01-01", "D-9"), ("W-8", "1991-01-01", "D-8")];
+    gateway.accept("adp", employments("ADP", &well)).await;
+    let mut lost = Absence::of("W-3", "VG-3");
+    lost.employer = ("999", "1");
+    gateway.accept("adp", lost.xml()).await;
+    let wrong = canary().xml().replace("2026-11-20", "never");
+    let invalid = problem(gateway.post("adp", wrong).await, 422).await;
+    let code = invalid["findings"][0]["code"].as_str().unwrap().to_owned();
+    problem(gateway.post("adp", "<a>").await, 400).await;
+    let nobody = gateway.client.post(format!("{}/v1/messages", gateway.url));
+    problem(nobody.send().await.unwrap(), 401).await;
+    (absence.berrefnr, code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_those_of_a_known_run() {
+    let gateway = Gateway::boot().await;
+    let (berrefnr, code) = known_run(&gateway).await;
+    let leased = gateway.lease_with("arbo-noord", "ttl=10").await;
+    assert_eq!(leased.len(), 1);
+    gateway.clock.advance(Duration::from_secs(611));
+    let page = metrics(&gateway).await;
+    let route = "{tenant=\"bakkerij\",party=\"arbo-noord\",domain=\"arbodienst\",test=\"false\"}";
+    shows(
+        &page,
+        &[
+            ("sivi_queue_due{party=\"arbo-noord\",test=\"false\"}", 1.0),
+            (
+                "sivi_queue_oldest_seconds{party=\"arbo-noord\",test=\"false\"}",
+                611.0,
+            ),
+            (&format!("sivi_route_due{route}"), 1.0),
+            (&format!("sivi_route_oldest_seconds{route}"), 611.0),
+        ],
+    );
+    assert_eq!(gateway.take("arbo-noord").await.len(), 1);
+
+    let page = metrics(&gateway).await;
+    let accepted = |replay: &str, kind: &str| {
+        format!(
+            "sivi_messages_accepted_total\
+             {{replay=\"{replay}\",party=\"adp\",message_type=\"{kind}\",test=\"false\"}}"
+        )
+    };
+    shows(
+        &page,
+        &[
+            (&accepted("false", "Verzuimmeldingen"), 2.0),
+            (&accepted("true", "Verzuimmeldingen"), 1.0),
+            (&accepted("false", "Dienstverbanden"), 1.0),
+        ],
+    );
+    let refused = format!("sivi_messages_refused_total{{code=\"{code}\",status=\"422\"}}");
+    assert!(value(&page, &refused) >= 1.0);
+    shows(&page, AFTER_THE_RUN);
+    assert!(!page.contains("sivi_route_due{"), "nothing waits: {page}");
+    assert!(value(&page, "sivi_commit_seconds_count") > 3.0);
+    assert!(value(&page, "sivi_commit_jobs_bucket{le=\"512\"}") > 3.0);
+    assert!(value(&page, "sivi_database_bytes ") > 4_096.0);
+    assert!(value(&page, "process_resident_memory_bytes ") > 1e6);
+    for (name, kind) in [
+        ("sivi_commit_seconds", "histogram"),
+        ("sivi_queue_due", "gauge"),
+        ("sivi_withheld_total", "counter"),
+    ] {
+        assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "{page}");
+        assert!(page.contains(&format!("# HELP {name} ")), "{page}");
+    }
+    names_nobody(&page, &berrefnr);
+    gateway.stop().await;
+}
+
+const AFTER_THE_RUN: &[(&str, f64)] = &[
+    (
+        "sivi_requests_refused_total{status=\"422\",kind=\"invalid\"}",
+        1.0,
+    ),
+    (
+        "sivi_requests_refused_total{status=\"400\",kind=\"malformed\"}",
+        1.0,
+    ),
+    (
+        "sivi_requests_refused_total{status=\"401\",kind=\"unauthorized\"}",
+        1.0,
+    ),
+    (
+        "sivi_withheld_total{domain=\"arbodienst\",rule=\"person_not_sick\"}",
+        2.0,
+    ),
+    ("sivi_parked_total{reason=\"employer_unknown\"}", 1.0),
+    (
+        "sivi_parked{party=\"adp\",reason=\"employer_unknown\"}",
+        1.0,
+    ),
+    ("sivi_lease_expiries_total{party=\"arbo-noord\"}", 1.0),
+    ("sivi_messages_leased_total", 2.0),
+    ("sivi_messages_acknowledged_total", 1.0),
+    ("sivi_takeover_seconds_count{domain=\"arbodienst\"}", 1.0),
+    ("sivi_takeover_seconds_sum{domain=\"arbodienst\"}", 611.0),
+    (
+        "sivi_takeover_seconds_bucket{domain=\"arbodienst\",le=\"300\"}",
+        0.0,
+    ),
+    (
+        "sivi_takeover_seconds_bucket{domain=\"arbodienst\",le=\"1800\"}",
+        1.0,
+    ),
+    ("sivi_queue_due{party=\"arbo-noord\",test=\"false\"}", 0.0),
+    ("sivi_queue_due{party=\"adp\",test=\"false\"}", 0.0),
+    ("sivi_messages_unaccounted ", 0.0),
+    ("sivi_routes_not_shown ", 0.0),
+];
+
+/// The spans in what a collector got.
+fn spans(got: &[Got]) -> Vec<Value> {
+    let mut spans = Vec::new();
+    for one in got {
+        for resource in one.json()["resourceSpans"].as_array().unwrap() {
+            for scope in resource["scopeSpans"].as_array().unwrap() {
+                spans.extend(scope["spans"].as_array().unwrap().iter().cloned());
+            }
+        }
+    }
+    spans
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_can_be_followed_in_traces_that_name_nobody() {
+    let collector = Receiver::start(false).await;
+    let endpoint = format!("http://{}", collector.address);
+    let installation = Installation::new(&format!("[trace]\nendpoint = \"{endpoint}\"\n"));
+    installation.write("directory.toml", DIRECTORY);
+    installation.yes(&["apply", "directory.toml"]);
+    let key = |party: &str| installation.yes(&["key", "issue", "--party", party]);
+    let (adp, noord) = (key("adp"), key("arbo-noord"));
+    let daemon = installation.serve();
+    let client = installation.client();
+    let absence = canary();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let sent = client
+        .post(format!("{}/v1/messages", daemon.url))
+        .bearer_auth(adp.trim())
+        .header("content-type", "application/xml")
+        .header("accept", "application/json")
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+        .body(absence.xml())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(sent.status(), 202);
+    let receipt: Value = sent.json().await.unwrap();
+    let post = |path: &str| {
+        client
+            .post(format!("{}{path}", daemon.url))
+            .bearer_auth(noord.trim())
+    };
+    let leased = post("/v1/inbox/lease?limit=10").send().await.unwrap();
+    let leased: Value = leased.json().await.unwrap();
+    let release = leased["messages"][0]["id"].as_str().unwrap();
+    let acked = post("/v1/inbox/ack").json(&json!({ "ids": [release] }));
+    assert_eq!(acked.send().await.unwrap().status(), 200);
+    let (code, log) = daemon.stop();
+    assert_eq!(code, 0);
+
+    let got = collector.got();
+    let spans = spans(&got);
+    let of = |name: &str| {
+        let mut of = spans.iter().filter(|span| span["name"] == name);
+        let span = of
+            .next()
+            .unwrap_or_else(|| panic!("no {name} in {spans:?}"));
+        assert!(of.next().is_none(), "one {name}");
+        span.clone()
+    };
+    let attributes = |name: &str| of(name)["attributes"].to_string();
+    let receive = of("receive");
+    assert_eq!(receive["traceId"], trace);
+    assert_eq!(receive["parentSpanId"], "00f067aa0ba902b7");
+    for name in ["prepare", "plan", "store"] {
+        assert_eq!(of(name)["parentSpanId"], receive["spanId"], "{name}");
+    }
+    let id = receipt["id"].as_str().unwrap();
+    assert!(attributes("receive").contains(id) && attributes("store").contains(id));
+    assert!(attributes("receive").contains("202"));
+    assert!(attributes("lease").contains(release));
+    assert!(attributes("ack").contains("acknowledged"));
+    let known = ["receive", "prepare", "plan", "store", "lease", "ack"];
+    for span in &spans {
+        assert!(known.contains(&span["name"].as_str().unwrap()), "{span}");
+    }
+    for one in &got {
+        names_nobody(&one.body, &absence.berrefnr);
+    }
+    for line in log {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert!(
+            line.get("span").is_none(),
+            "a line reads well alone: {line}"
+        );
+    }
+}
+
+#[test]
+fn settings_that_speak_in_the_clear_or_cannot_sign_are_refused() {
+    let installation = Installation::new("[alerts]\nurl = \"http://example.nl/hook\"\n");
+    let ran = installation.run(&["check"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("alerts.url: must be https"), "{}", ran.err);
+    let installation = Installation::new("[alerts]\nsecret = \"hush\"\n");
+    let ran = installation.run(&["check"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.err.contains("alerts.secret") && !ran.err.contains("hush"),
+        "{}",
+        ran.err
+    );
+}
