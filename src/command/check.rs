@@ -42,10 +42,13 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         );
         let faults = app::push_faults(&setup);
         if !faults.is_empty() {
-            let lines: Vec<String> = faults.iter().map(|f| format!("not ok  {f}")).collect();
-            return Err(Failure::No(lines.join("\n")));
+            let separator = match format {
+                Format::Text => "\nnot ok  ",
+                Format::Json => "; ",
+            };
+            return Err(no(&faults.join(separator)));
         }
-        println!("ok  push");
+        passed("push", Value::Null);
         Ok(())
     })
 }
