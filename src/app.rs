@@ -1,5 +1,11 @@
 //! The daemon: opens what it needs, starts its tasks, stops them all.
 
+mod live;
+mod own_certificate;
+mod warnings;
+
+pub use live::Reloader;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,23 +13,24 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Notify, RwLock, mpsc, watch};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Allowances, Door, SeenCertificates};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
 use crate::deliver::{self, Counter};
-use crate::http::{self, Certificate, Limits, Server, TlsError};
-use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
+use crate::http::{self, Limits, Server, TlsError};
+use crate::receive::{self, Budget, Intake, Reception};
 use crate::seal::{KeyError, Keys};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
+use live::{Live, warn_of_parties_without_authority};
+use own_certificate::OwnCertificate;
+use warnings::Warnings;
 
-/// How often the stored configuration is compared with the one in use. The
-/// contract gives five seconds.
-const RELOAD: Duration = Duration::from_secs(1);
 /// How often what is out of date is removed.
 const SWEEP: Duration = Duration::from_mins(10);
 /// How often times of last use are written.
@@ -101,7 +108,8 @@ impl Base {
 pub struct App {
     base: Base,
     intake: Intake,
-    replace: watch::Sender<Arc<Setup>>,
+    live: Arc<Live>,
+    seen: SeenCertificates,
     used_keys: mpsc::Receiver<String>,
     party_side: Server,
     admin_side: Server,
@@ -121,17 +129,23 @@ impl App {
         let intake = base.intake(current.clone());
         let (used, used_keys) = mpsc::channel(1024);
         let stop = CancellationToken::new();
+        let door = Door {
+            current: current.clone(),
+            clock: base.clock.clone(),
+            used_keys: used,
+            seen: SeenCertificates::default(),
+            allowances: Allowances::new(base.clock.clone()),
+        };
+        let seen = door.seen.clone();
         let reception = Reception {
             intake: intake.clone(),
-            limits: body_limits(&settings),
-            used_keys: used.clone(),
-            pace: Pace::new(settings.limits.messages_per_minute, base.clock.clone()),
+            budget: Budget::default(),
+            door: door.clone(),
         };
         let counter = Counter {
             store: base.store.clone(),
             clock: base.clock.clone(),
-            current: current.clone(),
-            used_keys: used,
+            door,
             stop: stop.clone(),
         };
         let health = Admin {
@@ -146,25 +160,32 @@ impl App {
             .merge(http::openapi())
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed);
-        let limits = Limits {
-            connections: usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX),
-            header: Duration::from_secs(settings.limits.header_seconds),
-            idle: Duration::from_secs(settings.limits.idle_seconds),
-            stop: Duration::from_secs(settings.limits.stop_seconds),
-        };
-        let (chain, key) = certificate(&settings)?;
-        let tls = http::acceptor(&chain, &key).map_err(StartError::Tls)?;
+        let own = OwnCertificate::load(&settings, base.clock.now()).map_err(StartError::Tls)?;
+        if settings.tls.cert.is_none() {
+            tracing::warn!(
+                "A self-signed certificate is in use: set tls.cert and tls.key before partners connect"
+            );
+        }
+        warn_of_parties_without_authority(&intake.current.get());
+        let (foundation, keys) = (base.foundation.clone(), base.keys.clone());
+        let live = Live::new(foundation, keys, intake.clone(), replace, own);
         let bind = |address| move |cause| StartError::Listen(address, cause);
-        let party_side = Server::bind(settings.listen, Some(tls), router, limits)
-            .await
-            .map_err(bind(settings.listen))?;
-        let admin_side = Server::bind(settings.admin.listen, None, admin::routes(health), limits)
+        let party_side = Server::bind(
+            settings.listen,
+            Some(live.tls()),
+            router,
+            live.connections(),
+        );
+        let party_side = party_side.await.map_err(bind(settings.listen))?;
+        let operators = admin::routes(health);
+        let admin_side = Server::bind(settings.admin.listen, None, operators, live.connections())
             .await
             .map_err(bind(settings.admin.listen))?;
         Ok(Self {
             base,
             intake,
-            replace,
+            live: Arc::new(live),
+            seen,
             used_keys,
             party_side,
             admin_side,
@@ -190,6 +211,12 @@ impl App {
         self.admin_side.address()
     }
 
+    /// Takes new settings over while [`App::run`] goes on.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.live))
+    }
+
     /// Ends [`App::run`] when it is cancelled.
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
@@ -203,13 +230,15 @@ impl App {
             .release_all_parked(&self.intake.current.get())
             .await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_setup(
-            self.base.foundation.clone(),
-            self.base.keys.clone(),
-            self.intake.clone(),
-            self.replace,
-            self.stop.clone(),
-        ));
+        let (live, stop) = (Arc::clone(&self.live), self.stop.clone());
+        tasks.spawn(async move { live.follow(stop).await });
+        let warnings = Warnings {
+            live: self.live,
+            store: self.base.store.clone(),
+            clock: self.base.clock.clone(),
+            seen: self.seen,
+        };
+        tasks.spawn(warnings.run(self.stop.clone()));
         tasks.spawn(sweep(
             self.base.store.clone(),
             self.intake.clone(),
@@ -229,15 +258,16 @@ impl App {
     }
 }
 
-fn body_limits(settings: &Settings) -> BodyLimits {
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    BodyLimits::new(
-        size(settings.limits.max_body_bytes),
-        size(settings.limits.max_gzip_ratio),
-        Duration::from_secs(settings.limits.body_idle_seconds),
-        Duration::from_secs(settings.limits.body_seconds),
-        size(settings.limits.in_flight_bytes),
-    )
+fn connection_limits(settings: &Settings) -> Limits {
+    let limits = &settings.limits;
+    let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    Limits {
+        connections: count(limits.max_connections),
+        per_address: count(limits.connections_per_address),
+        header: Duration::from_secs(limits.header_seconds),
+        idle: Duration::from_secs(limits.idle_seconds),
+        stop: Duration::from_secs(limits.stop_seconds),
+    }
 }
 
 /// Whether the configured certificate can be used.
@@ -245,79 +275,13 @@ fn body_limits(settings: &Settings) -> BodyLimits {
 /// # Errors
 ///
 /// [`StartError::Tls`].
-pub fn check_certificate(settings: &Settings) -> Result<(), StartError> {
+pub fn check_certificate(settings: &Settings, clock: &Clock) -> Result<(), StartError> {
     if settings.tls.cert.is_none() {
         return Ok(());
     }
-    let (chain, key) = certificate(settings)?;
-    http::acceptor(&chain, &key)
+    OwnCertificate::load(settings, clock.now())
         .map(|_| ())
         .map_err(StartError::Tls)
-}
-
-/// The configured certificate, or a self-signed one in the data folder.
-fn certificate(settings: &Settings) -> Result<(String, String), StartError> {
-    let read = |source: &Source| match source {
-        Source::File(path) => std::fs::read_to_string(path)
-            .map_err(|cause| StartError::Tls(TlsError::new(path, cause))),
-        Source::Text(text) => Ok(text.expose().to_owned()),
-    };
-    if let (Some(chain), Some(key)) = (&settings.tls.cert, &settings.tls.key) {
-        return Ok((read(chain)?, read(key)?));
-    }
-    let (made, is_new) = Certificate::self_signed(&settings.data_dir).map_err(StartError::Tls)?;
-    let age = if is_new { "A new" } else { "The" };
-    tracing::warn!(
-        "{age} self-signed certificate {} is in use: set tls.cert and tls.key before partners connect",
-        made.chain.display()
-    );
-    Ok((
-        read(&Source::File(made.chain))?,
-        read(&Source::File(made.key))?,
-    ))
-}
-
-/// Follows changes that commands made in the store. What waits is released
-/// with the new configuration before newer messages are taken in with it.
-async fn keep_setup(
-    foundation: Foundation,
-    keys: Keys,
-    intake: Intake,
-    replace: watch::Sender<Arc<Setup>>,
-    stop: CancellationToken,
-) {
-    let mut day = intake.clock.today();
-    let pause = async || {
-        // An Err is the pause that passed without anybody asking.
-        drop(tokio::time::timeout(RELOAD, intake.look_again.notified()).await);
-    };
-    while stop.run_until_cancelled(pause()).await.is_some() {
-        let version = match intake.store.changes_version().await {
-            Ok(version) => version,
-            Err(cause) => {
-                tracing::warn!("The configuration cannot be compared: {cause}");
-                continue;
-            }
-        };
-        // A new day makes routes valid and ends others, as a change does.
-        let today = intake.clock.today();
-        if version == intake.current.get().version() && today == day {
-            continue;
-        }
-        day = today;
-        match Setup::read(&foundation, &intake.store, &keys).await {
-            Ok(setup) => {
-                let setup = Arc::new(setup);
-                intake.release_all_parked(&setup).await;
-                let gate = intake.gate.write().await;
-                intake.release_all_parked(&setup).await;
-                replace.send_replace(setup);
-                drop(gate);
-                tracing::info!("The configuration was reloaded");
-            }
-            Err(cause) => tracing::error!("The changed configuration cannot be used: {cause}"),
-        }
-    }
 }
 
 /// Removes what is out of date: recovered persons after the window, parked
@@ -394,6 +358,8 @@ pub enum StartError {
     Listen(SocketAddr, std::io::Error),
     /// The address of the database cannot be read.
     Database(UnknownDatabase),
+    /// It was told to stop in the middle.
+    Interrupted,
 }
 
 impl fmt::Display for StartError {
@@ -406,6 +372,7 @@ impl fmt::Display for StartError {
             Self::Tls(cause) => write!(f, "certificate: {cause}"),
             Self::Listen(address, cause) => write!(f, "cannot listen on {address}: {cause}"),
             Self::Database(cause) => write!(f, "database.url: {cause}"),
+            Self::Interrupted => f.write_str("the gateway is stopping"),
         }
     }
 }

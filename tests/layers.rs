@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("toml_file", &[]),
     ("config", &["toml_file"]),
     ("seal", &["domain"]),
+    ("certificate", &["domain"]),
     // What a message is: pure, from bytes to a decision.
     ("parse", &["domain"]),
     ("validate", &["domain", "parse"]),
@@ -22,10 +23,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("directory", &["domain", "toml_file"]),
     // What survives a crash.
     ("store", &["clock", "domain", "policy", "seal"]),
+    ("expiry", &["certificate", "domain", "store"]),
     // Everything configured, as one snapshot.
     (
         "setup",
         &[
+            "certificate",
             "config",
             "directory",
             "domain",
@@ -38,8 +41,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // The edges.
-    ("http", &["clock", "domain"]),
-    ("access", &["clock", "domain", "http", "seal", "setup"]),
+    ("http", &["certificate", "clock", "domain"]),
+    (
+        "access",
+        &["clock", "directory", "domain", "http", "seal", "setup"],
+    ),
     (
         "receive",
         &[
@@ -65,7 +71,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "clock", "config", "deliver", "http", "receive", "seal", "setup", "store",
+            "access",
+            "admin",
+            "certificate",
+            "clock",
+            "config",
+            "deliver",
+            "domain",
+            "expiry",
+            "http",
+            "receive",
+            "seal",
+            "setup",
+            "store",
         ],
     ),
     (

@@ -11,7 +11,7 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
     println!("ok  configuration");
     on_runtime(async {
         let no = |cause: &dyn std::fmt::Display| Failure::No(format!("not ok  {cause}"));
-        app::check_certificate(&settings).map_err(|cause| no(&cause))?;
+        app::check_certificate(&settings, &Clock::system()).map_err(|cause| no(&cause))?;
         println!("ok  certificate");
         let base = Base::open(settings, Clock::system())
             .await
@@ -20,6 +20,10 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
         println!("ok  schemas: {}", editions.join(", "));
         let mappings: Vec<&str> = base.foundation.mappings.names().collect();
         println!("ok  mappings: {}", mappings.join(", "));
+        if let Some(authorities) = &base.foundation.client_ca {
+            let count = authorities.certificates().len();
+            println!("ok  client authorities: {count}");
+        }
         println!("ok  policy: version {}", base.foundation.policy.version());
         base.store.health().await.map_err(|cause| no(&cause))?;
         println!("ok  database");
@@ -30,6 +34,11 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
             directory.parties.len(),
             directory.tenants.len()
         );
+        for party in setup.parties_without_authority() {
+            println!(
+                "!   party {party}: known by issuer and subject, and tls.client_ca is not set"
+            );
+        }
         Ok(())
     })
 }

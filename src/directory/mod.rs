@@ -24,7 +24,7 @@ pub use file::{DirectoryError, DirectoryFile, load};
 pub use lookup::{Lookup, Match};
 pub use model::{
     Agreement, BsnMode, Delivery, Directory, EMPLOYER_TAGS, EmployerKey, LegalBasis, Party,
-    RecordKind, Route, Tenant,
+    PartyLimits, Pin, RecordKind, Route, Tenant,
 };
 
 #[cfg(test)]
