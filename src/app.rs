@@ -1,5 +1,11 @@
 //! The daemon: opens what it needs, starts its tasks, stops them all.
 
+mod live;
+mod own_certificate;
+mod warnings;
+
+pub use live::Reloader;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,26 +13,27 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Notify, RwLock, mpsc, watch};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Allowances, Door, SeenCertificates};
 use crate::admin::{self, Admin, Desk, States, Token};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
 use crate::deliver::push::Pusher;
 use crate::deliver::{self, Counter};
 use crate::directory::{Delivery, Party};
-use crate::http::{self, Certificate, Limits, Server, TlsError};
-use crate::receive::{self, BodyLimits, Intake, Pace, Reception};
+use crate::http::{self, Limits, Server, TlsError};
+use crate::receive::{self, Budget, Intake, Reception};
 use crate::seal::{KeyError, Keys};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
 use crate::watch::{Board, CourierError, Watch, api_keys_ending, check_webhook};
+use live::{Live, warn_of_parties_without_authority};
+use own_certificate::OwnCertificate;
+use warnings::Warnings;
 
-/// How often the stored configuration is compared with the one in use. The
-/// contract gives five seconds.
-const RELOAD: Duration = Duration::from_secs(1);
 /// How often what is out of date is removed.
 const SWEEP: Duration = Duration::from_mins(10);
 /// How often times of last use are written.
@@ -104,7 +111,8 @@ impl Base {
 pub struct App {
     base: Base,
     intake: Intake,
-    replace: watch::Sender<Arc<Setup>>,
+    live: Arc<Live>,
+    seen: SeenCertificates,
     used_keys: mpsc::Receiver<String>,
     party_side: Server,
     admin_side: Server,
@@ -125,17 +133,23 @@ impl App {
         let intake = base.intake(current.clone());
         let (used, used_keys) = mpsc::channel(1024);
         let stop = CancellationToken::new();
+        let door = Door {
+            current: current.clone(),
+            clock: base.clock.clone(),
+            used_keys: used,
+            seen: SeenCertificates::default(),
+            allowances: Allowances::new(base.clock.clone()),
+        };
+        let seen = door.seen.clone();
         let reception = Reception {
             intake: intake.clone(),
-            limits: body_limits(&settings),
-            used_keys: used.clone(),
-            pace: Pace::new(settings.limits.messages_per_minute, base.clock.clone()),
+            budget: Budget::default(),
+            door: door.clone(),
         };
         let counter = Counter {
             store: base.store.clone(),
             clock: base.clock.clone(),
-            current: current.clone(),
-            used_keys: used,
+            door,
             stop: stop.clone(),
         };
         let board = Board::new(base.store.clone());
@@ -157,20 +171,25 @@ impl App {
             .merge(http::openapi())
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed);
-        let limits = Limits {
-            connections: usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX),
-            header: Duration::from_secs(settings.limits.header_seconds),
-            idle: Duration::from_secs(settings.limits.idle_seconds),
-            stop: Duration::from_secs(settings.limits.stop_seconds),
-        };
-        let (chain, key) = certificate(&settings)?;
-        let tls = http::acceptor(&chain, &key).map_err(StartError::Tls)?;
+        let own = OwnCertificate::load(&settings, base.clock.now()).map_err(StartError::Tls)?;
+        if settings.tls.cert.is_none() {
+            tracing::warn!(
+                "A self-signed certificate is in use: set tls.cert and tls.key before partners connect"
+            );
+        }
+        warn_of_parties_without_authority(&intake.current.get());
+        let (foundation, keys) = (base.foundation.clone(), base.keys.clone());
+        let live = Live::new(foundation, keys, intake.clone(), replace, own);
         let bind = |address| move |cause| StartError::Listen(address, cause);
-        let party_side = Server::bind(settings.listen, Some(tls), router, limits)
-            .await
-            .map_err(bind(settings.listen))?;
+        let party_side = Server::bind(
+            settings.listen,
+            Some(live.tls()),
+            router,
+            live.connections(),
+        );
+        let party_side = party_side.await.map_err(bind(settings.listen))?;
         let operators = admin::routes(health, desk);
-        let admin_side = Server::bind(settings.admin.listen, None, operators, limits)
+        let admin_side = Server::bind(settings.admin.listen, None, operators, live.connections())
             .await
             .map_err(bind(settings.admin.listen))?;
         let port = party_side.address().map_err(bind(settings.listen))?.port();
@@ -185,7 +204,8 @@ impl App {
         Ok(Self {
             base,
             intake,
-            replace,
+            live: Arc::new(live),
+            seen,
             used_keys,
             party_side,
             admin_side,
@@ -212,6 +232,12 @@ impl App {
         self.admin_side.address()
     }
 
+    /// Takes new settings over while [`App::run`] goes on.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.live))
+    }
+
     /// Ends [`App::run`] when it is cancelled.
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
@@ -225,13 +251,15 @@ impl App {
             .release_all_parked(&self.intake.current.get())
             .await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_setup(
-            self.base.foundation.clone(),
-            self.base.keys.clone(),
-            self.intake.clone(),
-            self.replace,
-            self.stop.clone(),
-        ));
+        let (live, stop) = (Arc::clone(&self.live), self.stop.clone());
+        tasks.spawn(async move { live.follow(stop).await });
+        let warnings = Warnings {
+            live: self.live,
+            store: self.base.store.clone(),
+            clock: self.base.clock.clone(),
+            seen: self.seen,
+        };
+        tasks.spawn(warnings.run(self.stop.clone()));
         tasks.spawn(sweep(
             self.base.store.clone(),
             self.intake.clone(),
@@ -267,15 +295,16 @@ fn node_name(port: u16) -> String {
     format!("{host}:{port}")
 }
 
-fn body_limits(settings: &Settings) -> BodyLimits {
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    BodyLimits::new(
-        size(settings.limits.max_body_bytes),
-        size(settings.limits.max_gzip_ratio),
-        Duration::from_secs(settings.limits.body_idle_seconds),
-        Duration::from_secs(settings.limits.body_seconds),
-        size(settings.limits.in_flight_bytes),
-    )
+fn connection_limits(settings: &Settings) -> Limits {
+    let limits = &settings.limits;
+    let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    Limits {
+        connections: count(limits.max_connections),
+        per_address: count(limits.connections_per_address),
+        header: Duration::from_secs(limits.header_seconds),
+        idle: Duration::from_secs(limits.idle_seconds),
+        stop: Duration::from_secs(limits.stop_seconds),
+    }
 }
 
 /// Whether the configured certificate can be used.
@@ -283,12 +312,11 @@ fn body_limits(settings: &Settings) -> BodyLimits {
 /// # Errors
 ///
 /// [`StartError::Tls`].
-pub fn check_certificate(settings: &Settings) -> Result<(), StartError> {
+pub fn check_certificate(settings: &Settings, clock: &Clock) -> Result<(), StartError> {
     if settings.tls.cert.is_none() {
         return Ok(());
     }
-    let (chain, key) = certificate(settings)?;
-    http::acceptor(&chain, &key)
+    OwnCertificate::load(settings, clock.now())
         .map(|_| ())
         .map_err(StartError::Tls)
 }
@@ -323,71 +351,6 @@ pub fn admin_token(settings: &Settings) -> Result<Token, StartError> {
 /// [`StartError::Alerts`].
 pub fn check_alerts(settings: &Settings) -> Result<(), StartError> {
     check_webhook(settings).map_err(StartError::Alerts)
-}
-
-/// The configured certificate, or a self-signed one in the data folder.
-fn certificate(settings: &Settings) -> Result<(String, String), StartError> {
-    let read = |source: &Source| match source {
-        Source::File(path) => std::fs::read_to_string(path)
-            .map_err(|cause| StartError::Tls(TlsError::new(path, cause))),
-        Source::Text(text) => Ok(text.expose().to_owned()),
-    };
-    if let (Some(chain), Some(key)) = (&settings.tls.cert, &settings.tls.key) {
-        return Ok((read(chain)?, read(key)?));
-    }
-    let (made, is_new) = Certificate::self_signed(&settings.data_dir).map_err(StartError::Tls)?;
-    let age = if is_new { "A new" } else { "The" };
-    tracing::warn!(
-        "{age} self-signed certificate {} is in use: set tls.cert and tls.key before partners connect",
-        made.chain.display()
-    );
-    Ok((
-        read(&Source::File(made.chain))?,
-        read(&Source::File(made.key))?,
-    ))
-}
-
-/// Follows changes that commands made in the store. What waits is released
-/// with the new configuration before newer messages are taken in with it.
-async fn keep_setup(
-    foundation: Foundation,
-    keys: Keys,
-    intake: Intake,
-    replace: watch::Sender<Arc<Setup>>,
-    stop: CancellationToken,
-) {
-    let mut day = intake.clock.today();
-    let pause = async || {
-        // An Err is the pause that passed without anybody asking.
-        drop(tokio::time::timeout(RELOAD, intake.look_again.notified()).await);
-    };
-    while stop.run_until_cancelled(pause()).await.is_some() {
-        let version = match intake.store.changes_version().await {
-            Ok(version) => version,
-            Err(cause) => {
-                tracing::warn!("The configuration cannot be compared: {cause}");
-                continue;
-            }
-        };
-        // A new day makes routes valid and ends others, as a change does.
-        let today = intake.clock.today();
-        if version == intake.current.get().version() && today == day {
-            continue;
-        }
-        day = today;
-        match Setup::read(&foundation, &intake.store, &keys).await {
-            Ok(setup) => {
-                let setup = Arc::new(setup);
-                intake.release_all_parked(&setup).await;
-                let gate = intake.gate.write().await;
-                intake.release_all_parked(&setup).await;
-                replace.send_replace(setup);
-                drop(gate);
-                tracing::info!("The configuration was reloaded");
-            }
-            Err(cause) => tracing::error!("The changed configuration cannot be used: {cause}"),
-        }
-    }
 }
 
 /// Removes what is out of date: recovered persons after the window, parked
@@ -468,6 +431,8 @@ pub enum StartError {
     Database(UnknownDatabase),
     /// The webhook for alerts cannot be used.
     Alerts(CourierError),
+    /// It was told to stop in the middle.
+    Interrupted,
 }
 
 impl fmt::Display for StartError {
@@ -482,6 +447,7 @@ impl fmt::Display for StartError {
             Self::Listen(address, cause) => write!(f, "cannot listen on {address}: {cause}"),
             Self::Database(cause) => write!(f, "database.url: {cause}"),
             Self::Alerts(cause) => write!(f, "{cause}"),
+            Self::Interrupted => f.write_str("the gateway is stopping"),
         }
     }
 }

@@ -213,8 +213,11 @@ limits! {
     max_gzip_ratio = 200, 2..=2_000;
     /// Bodies being read and worked on at once, in bytes; more wait. Default 512 MiB.
     in_flight_bytes = 536_870_912, 1_024..=68_719_476_736;
-    /// Connections of all parties at once. Default 1024.
-    max_connections = 1_024, 1..=100_000;
+    /// Connections of all parties at once. Default 4096.
+    max_connections = 4_096, 1..=100_000;
+    /// Connections of one address at once, or of one /64 of IPv6; 0 is no
+    /// limit. Default 1024.
+    connections_per_address = 1_024, 0..=100_000;
     /// Seconds for the TLS handshake, and for the first request after it to
     /// begin. Default 10.
     header_seconds = 10, 1..=300;
@@ -228,6 +231,19 @@ limits! {
     stop_seconds = 30, 0..=600;
     /// Messages per minute and party; 0 is no limit. Default 0.
     messages_per_minute = 0, 0..=1_000_000;
+    /// Bytes of messages per minute and party, as they come over the line; 0
+    /// is no limit. Default 0.
+    bytes_per_minute = 0, 0..=68_719_476_736;
+    /// Messages that one party sends at once; 0 is no limit. Default 256.
+    uploads_per_party = 256, 0..=100_000;
+    /// Requests per minute and party other than messages; 0 is no limit.
+    /// Default 0.
+    requests_per_minute = 0, 0..=1_000_000;
+    /// Polls of one party that wait at once; 0 is no limit. Default 256.
+    polls_per_party = 256, 0..=100_000;
+    /// Days before its end from which a certificate or an API key is warned
+    /// about. Default 30.
+    expiry_warning_days = 30, 1..=365;
     /// Days that a part without a route is parked. Default 14, at most 14.
     parked_days = 14, 1..=14;
     /// Parked parts of one party. Default 10000.
@@ -325,6 +341,22 @@ pub enum Source {
     File(PathBuf),
     /// The material itself, from the environment.
     Text(Secret),
+}
+
+impl Source {
+    /// The material itself.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not text.
+    pub fn read(&self) -> std::io::Result<String> {
+        match self {
+            Self::File(path) => std::fs::read_to_string(path).map_err(|cause| {
+                std::io::Error::new(cause.kind(), format!("{}: {cause}", path.display()))
+            }),
+            Self::Text(text) => Ok(text.expose().to_owned()),
+        }
+    }
 }
 
 /// The file as it is written; [`Settings`] is what it means.
@@ -595,6 +627,7 @@ fn database(url: String, folder: &Path) -> Result<Database, String> {
     Err("must be sqlite:PATH or postgres://…".to_owned())
 }
 
+mod change;
 mod watching;
 
 #[cfg(test)]

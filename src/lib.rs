@@ -8,6 +8,7 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod certificate;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod deliver;
 pub mod demo;
 pub mod directory;
 pub mod domain;
+pub mod expiry;
 pub mod http;
 pub mod letters;
 pub mod parse;

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::config::Settings;
-use crate::directory::{Directory, Lookup, Party, Tenant};
+use crate::certificate::Authorities;
+use crate::config::{Settings, Source};
+use crate::directory::{Directory, Lookup, Party, Pin, Tenant};
 use crate::domain::{PartyId, TenantId};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keys;
@@ -32,10 +33,12 @@ pub struct Foundation {
     pub mappings: Arc<Mappings>,
     /// The privacy policy.
     pub policy: Arc<Policy>,
+    /// Who vouches for client certificates.
+    pub client_ca: Option<Arc<Authorities>>,
 }
 
 impl Foundation {
-    /// Reads schemas, mappings and policy.
+    /// Reads schemas, mappings, policy and the authorities of clients.
     ///
     /// # Errors
     ///
@@ -48,13 +51,43 @@ impl Foundation {
         let window = settings.policy.window_days;
         let policy = Policy::load(settings.paths.policy.as_deref(), &editions, window)
             .map_err(SetupError::Policy)?;
+        let client_ca = settings.tls.client_ca.as_ref().map(authorities).transpose();
         Ok(Self {
+            client_ca: client_ca.map_err(SetupError::ClientCa)?.map(Arc::new),
             settings: Arc::new(settings),
             editions: Arc::new(editions),
             mappings: Arc::new(mappings),
             policy: Arc::new(policy),
         })
     }
+}
+
+impl Foundation {
+    /// The same with the authorities of clients as their file has them now,
+    /// if they changed.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::ClientCa`].
+    pub fn renewed(&self) -> Result<Option<Self>, SetupError> {
+        let Some(source) = &self.settings.tls.client_ca else {
+            return Ok(None);
+        };
+        let read = authorities(source).map_err(SetupError::ClientCa)?;
+        let known = self.client_ca.as_ref().map(|known| known.certificates());
+        if known == Some(read.certificates()) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            client_ca: Some(Arc::new(read)),
+            ..self.clone()
+        }))
+    }
+}
+
+fn authorities(source: &Source) -> Result<Authorities, String> {
+    let text = source.read().map_err(|cause| cause.to_string())?;
+    Authorities::from_pem(&text).map_err(|cause| cause.to_string())
 }
 
 /// How messages of one party are read.
@@ -87,6 +120,8 @@ pub struct Setup {
     pub editions: Arc<Editions>,
     /// The privacy policy.
     pub policy: Arc<Policy>,
+    /// Who vouches for client certificates.
+    pub client_ca: Option<Arc<Authorities>>,
     /// The keys of the installation.
     pub keys: Keys,
     /// Parties, tenants and routes.
@@ -122,6 +157,7 @@ impl Setup {
             settings: Arc::clone(&foundation.settings),
             editions: Arc::clone(&foundation.editions),
             policy: Arc::clone(&foundation.policy),
+            client_ca: foundation.client_ca.clone(),
             keys,
             directory: directory.index(),
             standings,
@@ -189,6 +225,16 @@ impl Setup {
     #[must_use]
     pub fn fallback(&self) -> &Standing {
         &self.fallback
+    }
+
+    /// Parties that are known by a name which nobody can vouch for: there is
+    /// no `tls.client_ca`.
+    pub fn parties_without_authority(&self) -> impl Iterator<Item = &PartyId> {
+        let by_name = |pin: &Pin| matches!(pin, Pin::Name { .. });
+        let parties = self.directory.directory().parties.values();
+        parties
+            .filter(move |party| self.client_ca.is_none() && party.certificates.iter().any(by_name))
+            .map(|party| &party.id)
     }
 
     /// An API key.
@@ -280,6 +326,8 @@ pub enum SetupError {
     Mapping(Fault),
     /// The policy cannot be used.
     Policy(PolicyError),
+    /// The authorities of client certificates cannot be used.
+    ClientCa(String),
     /// The stored directory cannot be read.
     Directory(String),
     /// The directory names something that is not there.
@@ -299,6 +347,7 @@ impl fmt::Display for SetupError {
             Self::Schema(cause) => write!(f, "schemas: {cause}"),
             Self::Mapping(cause) => write!(f, "mappings: {cause}"),
             Self::Policy(cause) => write!(f, "policy: {cause}"),
+            Self::ClientCa(cause) => write!(f, "tls.client_ca: {cause}"),
             Self::Directory(cause) => write!(f, "stored directory: {cause}"),
             Self::Missing { what, name } => write!(f, "there is no {what} {name:?}"),
             Self::Store(cause) => write!(f, "store: {cause}"),

@@ -474,8 +474,9 @@ async fn gzip_is_taken_whole_or_not_at_all() {
     }
     let bomb = gzip(&gzip(&vec![b' '; 200 << 20]));
     problem(packed(bomb, "gzip").await, 400).await;
+    let bomb = gzip(&vec![b' '; 200 << 20]);
     let started = Instant::now();
-    problem(packed(gzip(&vec![b' '; 200 << 20]), "gzip").await, 413).await;
+    problem(packed(bomb, "gzip").await, 413).await;
     assert!(started.elapsed() < Duration::from_secs(10));
     // Not packed although it says nothing.
     problem(gateway.post("adp", whole).await, 400).await;

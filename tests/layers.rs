@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["toml_file"]),
     ("seal", &["domain"]),
     ("trace", &["config"]),
+    ("certificate", &["domain"]),
     // What a message is: pure, from bytes to a decision.
     ("parse", &["domain"]),
     ("validate", &["domain", "parse"]),
@@ -23,10 +24,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("directory", &["domain", "toml_file"]),
     // What survives a crash.
     ("store", &["clock", "domain", "policy", "seal"]),
+    ("expiry", &["certificate", "domain", "store"]),
     // Everything configured, as one snapshot.
     (
         "setup",
         &[
+            "certificate",
             "config",
             "directory",
             "domain",
@@ -39,8 +42,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // The edges.
-    ("http", &["clock", "domain"]),
-    ("access", &["clock", "domain", "http", "seal", "setup"]),
+    ("http", &["certificate", "clock", "domain"]),
+    (
+        "access",
+        &["clock", "directory", "domain", "http", "seal", "setup"],
+    ),
     (
         "receive",
         &[
@@ -88,11 +94,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "access",
             "admin",
+            "certificate",
             "clock",
             "config",
             "deliver",
             "directory",
+            "domain",
+            "expiry",
             "http",
             "receive",
             "seal",

@@ -15,10 +15,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::{Value, json};
 use sivi_gateway::app::App;
-use sivi_gateway::http::{Certificate, Limits, Server, acceptor};
+use sivi_gateway::http::{Limits, SelfSigned, Server, server_config};
 use sivi_gateway::watch::sign;
 use sqlx::Connection as _;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use binary::Installation;
@@ -91,12 +92,15 @@ impl Receiver {
             status: Arc::new(Mutex::new(StatusCode::NO_CONTENT)),
         };
         let tls = with_tls.then(|| {
-            let (made, _) = Certificate::self_signed(folder.path()).unwrap();
+            let now = sivi_gateway::clock::Clock::system().now();
+            let (made, _) = SelfSigned::in_folder(folder.path(), now).unwrap();
             let read = |path| std::fs::read_to_string(path).unwrap();
-            acceptor(&read(made.chain), &read(made.key)).unwrap()
+            let config = server_config(&read(made.chain), &read(made.key)).unwrap();
+            watch::Sender::new(config).subscribe()
         });
         let limits = Limits {
             connections: 64,
+            per_address: 64,
             header: Duration::from_secs(10),
             idle: Duration::from_mins(1),
             stop: Duration::from_secs(1),
@@ -106,7 +110,9 @@ impl Receiver {
             .route("/v1/traces", post(hear))
             .with_state(heard.clone());
         let free = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(free, tls, router, limits).await.unwrap();
+        let server = Server::bind(free, tls, router, watch::Sender::new(limits).subscribe())
+            .await
+            .unwrap();
         let address = server.address().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(server.run(stop.clone()));

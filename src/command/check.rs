@@ -18,7 +18,7 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
             Format::Text => Failure::No(format!("not ok  {cause}")),
             Format::Json => Failure::No(cause.to_string()),
         };
-        app::check_certificate(&settings).map_err(|cause| no(&cause))?;
+        app::check_certificate(&settings, &Clock::system()).map_err(|cause| no(&cause))?;
         passed("certificate", Value::Null);
         app::check_alerts(&settings).map_err(|cause| no(&cause))?;
         passed("alerts", Value::Null);
@@ -31,6 +31,10 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         passed("schemas", json!(editions.join(", ")));
         let mappings: Vec<&str> = base.foundation.mappings.names().collect();
         passed("mappings", json!(mappings.join(", ")));
+        if let Some(authorities) = &base.foundation.client_ca {
+            let count = authorities.certificates().len();
+            passed("client authorities", json!(count.to_string()));
+        }
         let version = base.foundation.policy.version();
         passed("policy", json!(format!("version {version}")));
         base.store.health().await.map_err(|cause| no(&cause))?;
@@ -47,8 +51,19 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
             return Err(no(&faults.join("; ")));
         }
         passed("push", Value::Null);
+        for party in setup.parties_without_authority() {
+            let doubt = "known by issuer and subject, and tls.client_ca is not set";
+            doubtful(format, &format!("party {party}"), doubt);
+        }
         Ok(())
     })
+}
+
+fn doubtful(format: Format, check: &str, doubt: &str) {
+    format.print(
+        format_args!("!   {check}: {doubt}"),
+        &json!({ "check": check, "ok": true, "doubt": doubt }),
+    );
 }
 
 fn passed(format: Format, check: &str, detail: &Value) {

@@ -3,20 +3,25 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::{Failure, settings};
-use crate::app::App;
+use crate::app::{App, Reloader};
 use crate::clock::Clock;
 use crate::config::{LogFormat, Settings};
 use crate::trace::{self, Traces};
 
+/// Files beside those of connections: database, log, outgoing connections.
+const OWN_FILES: u64 = 256;
+
 /// Serves until SIGTERM or SIGINT, then finishes what is in hand.
 pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
     let settings = settings(config)?;
+    allow_open_files(settings.limits.max_connections);
     #[cfg(debug_assertions)]
     if let Some(place) = crate::config::die_at() {
         crate::store::die_at(&place);
@@ -28,6 +33,9 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
     let traces = Traces::open(&settings, runtime.handle().clone()).map_err(Failure::environment)?;
     start_log(&settings, traces.as_ref());
     runtime.block_on(async {
+        // Before anything can ask for it: a SIGHUP that nobody waits for ends
+        // the process.
+        let mut hangup = signal(SignalKind::hangup()).map_err(Failure::environment)?;
         let app = App::bind(settings, Clock::system()).await?;
         let address = app.address().map_err(Failure::environment)?;
         let admin = app.admin_address().map_err(Failure::environment)?;
@@ -42,6 +50,13 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
             tracing::info!("Stopping: requests in hand are finished");
             stop.cancel();
         });
+        let reloader = app.reloader();
+        let config = config.map(Path::to_owned);
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reload(&reloader, config.as_deref()).await;
+            }
+        });
         tracing::info!(%address, %admin, "Listening on https://{address}, operators on http://{admin}");
         app.run().await;
         if let Some(traces) = traces {
@@ -49,6 +64,49 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         }
         Ok(())
     })
+}
+
+/// Reads the settings again and puts them into use.
+async fn reload(reloader: &Reloader, config: Option<&Path>) {
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(fault) => {
+            tracing::error!("Nothing was reloaded: {fault}");
+            return;
+        }
+    };
+    match reloader.reload(settings).await {
+        Ok(waiting) => {
+            for key in waiting {
+                tracing::warn!(key, "{key} changed: it stays as it was until a restart");
+            }
+            tracing::info!("Settings and certificates were reloaded");
+        }
+        Err(cause) => tracing::error!("Nothing was reloaded: {cause}"),
+    }
+}
+
+/// Lets this process have a file per connection, and some for itself, as far
+/// as the system allows.
+fn allow_open_files(connections: u64) {
+    let needed = connections.saturating_add(OWN_FILES);
+    let limit = getrlimit(Resource::Nofile);
+    let allowed = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    if allowed(limit.current) >= needed {
+        return;
+    }
+    let most = needed.min(allowed(limit.maximum));
+    let raised = Rlimit {
+        current: Some(most),
+        maximum: limit.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() || most < needed {
+        tracing::warn!(
+            "limits.max_connections needs {needed} open files and the system allows {}: \
+             raise it (LimitNOFILE) or lower the setting",
+            allowed(getrlimit(Resource::Nofile).current)
+        );
+    }
 }
 
 /// Logs go to standard error. Libraries stay at `warn`: what they say at

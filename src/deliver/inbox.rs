@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequest, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics::counter;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
 use super::wait::{self, Request};
-use crate::access::{Caller, Doorkeeper};
+use crate::access::{Caller, Door, Doorkeeper, Limit};
 use crate::clock::Clock;
 use crate::http::{Kind, Problem, Wanted};
-use crate::setup::Current;
 use crate::store::{Error, InboxError, Leased, Store};
 use crate::trace;
 
@@ -30,26 +30,15 @@ pub struct Counter {
     pub store: Store,
     /// The time.
     pub clock: Clock,
-    /// The configuration.
-    pub current: Current,
-    /// Told which API key was used.
-    pub used_keys: tokio::sync::mpsc::Sender<String>,
+    /// Who may come in.
+    pub door: Door,
     /// Ends long polls when the daemon stops.
     pub stop: CancellationToken,
 }
 
 impl Doorkeeper for Counter {
-    fn current(&self) -> &Current {
-        &self.current
-    }
-
-    fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    fn used(&self, key: &str) {
-        // A full queue loses a time of last use, nothing else.
-        let _ = self.used_keys.try_send(key.to_owned());
+    fn door(&self) -> &Door {
+        &self.door
     }
 }
 
@@ -111,12 +100,28 @@ fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|_| problem())
 }
 
-fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Problem> {
-    let problem = |cause: JsonRejection| match cause.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge).closing(),
-        _ => Problem::new(Kind::BadRequest).detail("the JSON body has the wrong form"),
-    };
-    body.map(|Json(body)| body).map_err(problem)
+/// A small JSON body that came in time: whole within the pause that a large
+/// one may make between two pieces.
+struct Small<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Counter> for Small<T> {
+    type Rejection = Problem;
+
+    async fn from_request(
+        request: axum::extract::Request,
+        counter: &Counter,
+    ) -> Result<Self, Problem> {
+        let limits = &counter.door.current.get().settings.limits;
+        let pause = Duration::from_secs(limits.body_idle_seconds);
+        let read = tokio::time::timeout(pause, Json::from_request(request, counter)).await;
+        let read: Result<Json<T>, JsonRejection> =
+            read.map_err(|_| Problem::new(Kind::Timeout).closing())?;
+        let problem = |cause: JsonRejection| match cause.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge).closing(),
+            _ => Problem::new(Kind::BadRequest).detail("the JSON body has the wrong form"),
+        };
+        read.map(|Json(body)| Self(body)).map_err(problem)
+    }
 }
 
 /// An id that is no text is nobody's.
@@ -147,10 +152,11 @@ async fn lease(
         wait: Duration::from_secs(asked.wait),
     };
     let span = lease_span(&request, &headers);
-    let leased = wait::lease(&counter.store, &request, &counter.stop)
+    let allowances = &counter.door.allowances;
+    let may_wait = || allowances.begin(&caller, Limit::PollsPerParty);
+    let leased = wait::lease(&counter, &request, may_wait)
         .instrument(span.clone())
-        .await
-        .map_err(|cause| store_problem(&cause))?;
+        .await?;
     record_leased(&span, &leased);
     drop(span);
     counter!("sivi_messages_leased_total").increment(leased.len() as u64);
@@ -250,9 +256,9 @@ async fn ack(
     State(counter): State<Counter>,
     caller: Caller,
     headers: HeaderMap,
-    asked: Result<Json<AckBody>, JsonRejection>,
+    asked: Result<Small<AckBody>, Problem>,
 ) -> Result<Json<Value>, Problem> {
-    let asked = body(asked)?;
+    let Small(asked) = asked?;
     let by_id = asked.ids.into_iter().flatten().map(|id| (id, None));
     let by_lease = asked
         .items
@@ -295,10 +301,10 @@ async fn reject(
     State(counter): State<Counter>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
-    asked: Result<Json<RejectBody>, JsonRejection>,
+    asked: Result<Small<RejectBody>, Problem>,
 ) -> Result<Json<Value>, Problem> {
     let id = known(id)?;
-    let asked = body(asked)?;
+    let Small(asked) = asked?;
     if asked.code.chars().count() > REASON || asked.reason.chars().count() > REASON {
         return Err(
             Problem::new(Kind::BadRequest).detail("code and reason hold at most 2000 characters")
@@ -329,10 +335,10 @@ async fn extend(
     State(counter): State<Counter>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
-    asked: Result<Json<ExtendBody>, JsonRejection>,
+    asked: Result<Small<ExtendBody>, Problem>,
 ) -> Result<Json<Value>, Problem> {
     let id = known(id)?;
-    let asked = body(asked)?;
+    let Small(asked) = asked?;
     within("ttl", &asked.ttl, &TTL)?;
     let ttl = Duration::from_secs(asked.ttl);
     let until = counter
@@ -418,7 +424,7 @@ fn inbox_problem(cause: InboxError) -> Problem {
     }
 }
 
-fn store_problem(cause: &Error) -> Problem {
+pub(super) fn store_problem(cause: &Error) -> Problem {
     match cause {
         Error::Busy | Error::Unavailable(_) => {
             tracing::warn!("The store cannot answer now: {cause}");

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
+use super::inbox::{Counter, store_problem};
+use crate::access::Running;
 use crate::domain::PartyId;
-use crate::store::{Error, Leased, Store};
+use crate::http::Problem;
+use crate::store::Leased;
 
 /// How often a waiting poller looks without being woken: for leases that ran
 /// out and for messages that another process accepted.
@@ -23,23 +25,30 @@ pub(super) struct Request<'a> {
     pub wait: Duration,
 }
 
-/// Leases what is there, or waits up to `wait` for the first message. A stop
-/// ends the wait, never a lease: what was leased is answered.
+/// Leases what is there, or waits up to `wait` for the first message, if it
+/// `may_wait`. A stop ends the wait, never a lease: what was leased is answered.
 pub(super) async fn lease(
-    store: &Store,
+    counter: &Counter,
     request: &Request<'_>,
-    stop: &CancellationToken,
-) -> Result<Vec<Leased>, Error> {
+    may_wait: impl FnOnce() -> Result<Running, Problem>,
+) -> Result<Vec<Leased>, Problem> {
+    let Counter { store, stop, .. } = counter;
     // Subscribed before the first look, so that nothing is missed between.
     let mut bell = store.watch(request.party, request.test);
     let until = Instant::now() + request.wait;
+    let mut may_wait = Some(may_wait);
+    let mut _waiting = None;
     loop {
         bell.mark_unchanged();
         let leased = store
             .lease(request.party, request.test, request.limit, request.ttl)
-            .await?;
+            .await
+            .map_err(|cause| store_problem(&cause))?;
         if !leased.is_empty() || Instant::now() >= until || stop.is_cancelled() {
             return Ok(leased);
+        }
+        if let Some(may_wait) = may_wait.take() {
+            _waiting = Some(may_wait()?);
         }
         let next = until.min(Instant::now() + LOOK);
         tokio::select! {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::delivery::check_delivery;
 use super::model::{
-    BsnMode, Directory, EMPLOYER_TAGS, EmployerKey, Party, RecordKind, Route, Tenant,
+    BsnMode, Directory, EMPLOYER_TAGS, EmployerKey, Party, Pin, RecordKind, Route, Tenant,
 };
 use crate::domain::{Domain, PartyId, PartyKind, TenantId};
 
@@ -76,6 +76,7 @@ impl Directory {
             }
         }
         self.check_employer_keys(&mut found);
+        self.check_certificates(&mut found);
         for basis in self.legal_bases.values() {
             let mut findings = Findings::of(RecordKind::LegalBasis, &basis.id, &mut found);
             if !self.tenants.contains_key(&basis.tenant) {
@@ -205,6 +206,22 @@ impl Directory {
         }
     }
 
+    /// A certificate names one party, or it names nobody.
+    fn check_certificates(&self, found: &mut Vec<Inconsistency>) {
+        let mut holders: BTreeMap<&Pin, &PartyId> = BTreeMap::new();
+        for party in self.parties.values() {
+            for (index, pin) in party.certificates.iter().enumerate() {
+                let Some(holder) = holders.insert(pin, &party.id) else {
+                    continue;
+                };
+                let problem = format!("is a certificate of party {holder} already");
+                let at = format!("certificates[{}]", index + 1);
+                let id = party.id.as_str();
+                found.push(Inconsistency::new(RecordKind::Party, id, &at, problem));
+            }
+        }
+    }
+
     fn check_employer_keys(&self, found: &mut Vec<Inconsistency>) {
         let mut by_source: BTreeMap<&PartyId, KeysByTags<'_>> = BTreeMap::new();
         for tenant in self.tenants.values() {
@@ -306,6 +323,12 @@ fn check_party(party: &Party, known: &Known, findings: &mut Findings<'_>) {
         check_name("receiver_id", id, findings);
     }
     check_delivery(&party.delivery, findings);
+    if party.require_certificate && party.certificates.is_empty() {
+        findings.add(
+            "require_certificate",
+            "needs certificates, or nobody could come in",
+        );
+    }
 }
 
 /// `IdInzndr` and `IdOntvngr` have at most 40 characters.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::civil::Date;
 
-use super::model::{Directory, Route, Tenant};
+use super::model::{Directory, Pin, Route, Tenant};
 use crate::domain::{PartyId, TenantId};
 
 /// A directory with its index. Immutable: a changed directory gets a new one.
@@ -16,6 +16,7 @@ pub struct Lookup {
     directory: Directory,
     employers: KeyIndex,
     seen_by: HashMap<PartyId, KeyIndex>,
+    holders: BTreeMap<Pin, PartyId>,
 }
 
 /// Whose employer an employer of a message is.
@@ -47,7 +48,12 @@ impl Directory {
                 }
             }
         }
+        let pins = self.parties.values().flat_map(|party| {
+            let pins = party.certificates.iter().cloned();
+            pins.map(|pin| (pin, party.id.clone()))
+        });
         Lookup {
+            holders: pins.collect(),
             directory: self,
             employers,
             seen_by,
@@ -60,6 +66,12 @@ impl Lookup {
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// Whose client certificate it is that this pin recognises.
+    #[must_use]
+    pub fn holder(&self, pin: &Pin) -> Option<&PartyId> {
+        self.holders.get(pin)
     }
 
     /// Whose employer it is that `text_of` gives the texts of (by tag, after

@@ -25,8 +25,8 @@ pub use diff::{Change, Diff};
 pub use file::{DirectoryError, DirectoryFile, load};
 pub use lookup::{Lookup, Match};
 pub use model::{
-    Agreement, BsnMode, Directory, EMPLOYER_TAGS, EmployerKey, LegalBasis, Party, RecordKind,
-    Route, Tenant,
+    Agreement, BsnMode, Directory, EMPLOYER_TAGS, EmployerKey, LegalBasis, Party, PartyLimits, Pin,
+    RecordKind, Route, Tenant,
 };
 
 #[cfg(test)]

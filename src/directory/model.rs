@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
-use crate::domain::{Domain, PartyId, PartyKind, TenantId, UnknownWord};
+use crate::domain::{
+    DistinguishedName, Domain, Fingerprint, PartyId, PartyKind, TenantId, UnknownWord,
+};
 
 /// Tags of an employer in the messages of edition 2017 that can say who it is.
 pub const EMPLOYER_TAGS: [&str; 7] = [
@@ -88,6 +91,12 @@ pub struct Party {
     pub edition: String,
     /// How it gets its messages.
     pub delivery: Delivery,
+    /// Its client certificates; each may be used beside an API key.
+    pub certificates: Vec<Pin>,
+    /// True when it may not come without one of them.
+    pub require_certificate: bool,
+    /// Its own bounds, in place of those of the settings.
+    pub limits: PartyLimits,
 }
 
 impl Party {
@@ -96,6 +105,52 @@ impl Party {
     pub fn may_send_as(&self, sender_id: &str) -> bool {
         self.sender_ids.iter().any(|known| known == sender_id)
     }
+}
+
+/// How a client certificate of a party is recognised.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pin {
+    /// This very certificate, whoever issued it.
+    Fingerprint(Fingerprint),
+    /// Any certificate of this name that chains to `tls.client_ca`: it may be
+    /// renewed without a change here.
+    Name {
+        /// Who issued it.
+        issuer: DistinguishedName,
+        /// To whom.
+        subject: DistinguishedName,
+    },
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fingerprint(fingerprint) => fingerprint.fmt(f),
+            Self::Name { issuer, subject } => write!(f, "{subject} issued by {issuer}"),
+        }
+    }
+}
+
+/// Bounds of one party, each in place of the setting `limits.*` of its name;
+/// 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartyLimits {
+    /// Messages per minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_per_minute: Option<u32>,
+    /// Bytes of messages per minute, as they come over the line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_minute: Option<u64>,
+    /// Messages being sent at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uploads_per_party: Option<u32>,
+    /// Requests per minute other than messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    /// Polls that wait at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polls_per_party: Option<u32>,
 }
 
 /// An employer whose employees' messages are exchanged.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::delivery::WrittenDelivery;
 use super::model::{
-    Agreement, BsnMode, Directory, EmployerKey, LegalBasis, Party, RecordKind, Route, Tenant,
+    Agreement, BsnMode, Directory, EmployerKey, LegalBasis, Party, PartyLimits, Pin, RecordKind,
+    Route, Tenant,
 };
-use crate::domain::{PartyId, TenantId};
+use crate::domain::{PartyId, TenantId, WrongName};
 
 /// A key of a record with what is wrong with it.
 pub(super) type Wrong = (String, String);
@@ -76,6 +77,27 @@ pub(super) struct WrittenParty {
     edition: String,
     #[serde(default = "WrittenDelivery::poll")]
     delivery: WrittenDelivery,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    certificates: Vec<WrittenPin>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    require_certificate: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    limits: PartyLimits,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPin {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+}
+
+fn is_default(limits: &PartyLimits) -> bool {
+    *limits == PartyLimits::default()
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -166,6 +188,11 @@ fn default_receipt() -> String {
 
 impl WrittenParty {
     pub(super) fn read(self) -> Result<Party, Wrong> {
+        let mut certificates = Vec::new();
+        for (index, pin) in self.certificates.into_iter().enumerate() {
+            let at = |(key, problem)| (format!("certificates[{}]{key}", index + 1), problem);
+            certificates.push(pin.read().map_err(at)?);
+        }
         Ok(Party {
             id: PartyId::parse(&self.id).or_else(|problem| wrong("id", problem))?,
             kind: self
@@ -178,6 +205,9 @@ impl WrittenParty {
             mapping: self.mapping,
             edition: self.edition,
             delivery: self.delivery.read()?,
+            certificates,
+            require_certificate: self.require_certificate,
+            limits: self.limits,
         })
     }
 
@@ -191,7 +221,45 @@ impl WrittenParty {
             mapping: party.mapping.clone(),
             edition: party.edition.clone(),
             delivery: WrittenDelivery::write(&party.delivery),
+            certificates: party.certificates.iter().map(WrittenPin::write).collect(),
+            require_certificate: party.require_certificate,
+            limits: party.limits,
         }
+    }
+}
+
+impl WrittenPin {
+    fn read(self) -> Result<Pin, Wrong> {
+        let at = |key: &str, problem: WrongName| (format!(".{key}"), problem.to_string());
+        match (self.fingerprint, self.issuer, self.subject) {
+            (Some(fingerprint), None, None) => {
+                let read = fingerprint
+                    .parse()
+                    .map_err(|cause| at("fingerprint", cause))?;
+                Ok(Pin::Fingerprint(read))
+            }
+            (None, Some(issuer), Some(subject)) => Ok(Pin::Name {
+                issuer: issuer.parse().map_err(|cause| at("issuer", cause))?,
+                subject: subject.parse().map_err(|cause| at("subject", cause))?,
+            }),
+            _ => wrong("", "names either a fingerprint, or an issuer and a subject"),
+        }
+    }
+
+    fn write(pin: &Pin) -> Self {
+        let mut written = Self {
+            fingerprint: None,
+            issuer: None,
+            subject: None,
+        };
+        match pin {
+            Pin::Fingerprint(fingerprint) => written.fingerprint = Some(fingerprint.to_string()),
+            Pin::Name { issuer, subject } => {
+                written.issuer = Some(issuer.to_string());
+                written.subject = Some(subject.to_string());
+            }
+        }
+        written
     }
 }
 

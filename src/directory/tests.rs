@@ -662,3 +662,89 @@ fn keys() -> impl Strategy<Value = Vec<EmployerKey>> {
     let key = proptest::collection::btree_map(tag, "[12]", 1..3).prop_map(EmployerKey);
     proptest::collection::vec(key, 1..3)
 }
+
+/// The example, with more keys for party adp.
+fn adp_with(more: &str) -> String {
+    EXAMPLE.replacen(
+        "mapping = \"adp\"\n",
+        &format!("mapping = \"adp\"\n{more}\n"),
+        1,
+    )
+}
+
+#[test]
+fn certificates_and_limits_of_a_party_are_read_and_written_back() {
+    let hex = "0a".repeat(32);
+    let text = adp_with(&format!(
+        "require_certificate = true\n\
+         certificates = [{{ fingerprint = \"sha-256:{hex}\" }}, \
+         {{ issuer = \"CN=CA,C=NL\", subject = \"CN=adp.example, C=nl\" }}]\n\
+         limits = {{ messages_per_minute = 60, polls_per_party = 0 }}"
+    ));
+    let directory = directory(&text);
+    let adp = &directory.parties[&PartyId::parse("adp").unwrap()];
+    assert!(adp.require_certificate);
+    assert_eq!(adp.limits.messages_per_minute, Some(60));
+    assert_eq!(adp.limits.polls_per_party, Some(0));
+    assert_eq!(adp.limits.bytes_per_minute, None);
+    assert_eq!(
+        Directory::from_records(directory.to_records()).unwrap(),
+        directory
+    );
+    let pins = adp.certificates.clone();
+    let lookup = directory.index();
+    for pin in pins {
+        assert_eq!(lookup.holder(&pin).unwrap().as_str(), "adp");
+    }
+}
+
+#[test]
+fn a_wrong_or_shared_certificate_is_refused() {
+    let hex = "0a".repeat(32);
+    for (more, expected) in [
+        (
+            "certificates = [{ fingerprint = \"sha-256:0a\" }]",
+            "d.toml:9: party[1].certificates[1].fingerprint: must be sha-256:",
+        ),
+        (
+            "certificates = [{ issuer = \"CN=CA\" }]",
+            "d.toml:9: party[1].certificates[1]: names either a fingerprint",
+        ),
+        (
+            "certificates = [{ issuer = \"CN=CA\", subject = \"hush\" }]",
+            "d.toml:9: party[1].certificates[1].subject: must be a name",
+        ),
+        (
+            "require_certificate = true",
+            "d.toml:9: party[1].require_certificate: needs certificates",
+        ),
+        (
+            "limits = { colour = 1 }",
+            "d.toml:9: party[1].limits.colour: unknown field",
+        ),
+    ] {
+        let refused = applied(&adp_with(more)).unwrap_err().to_string();
+        assert!(refused.starts_with(expected), "{refused}");
+        assert!(!refused.contains("hush"));
+    }
+    let names = ["CN=a,O=CA", "cn=A, o=ca"];
+    for (one, same) in [
+        (
+            format!("fingerprint = \"sha-256:{hex}\""),
+            format!("fingerprint = \"sha-256:{hex}\""),
+        ),
+        (
+            format!("issuer = \"{0}\", subject = \"{0}\"", names[0]),
+            format!("issuer = \"{0}\", subject = \"{0}\"", names[1]),
+        ),
+    ] {
+        let text = adp_with(&format!("certificates = [{{ {one} }}]")).replacen(
+            "sender_ids = [\"ARBONOORD\"]",
+            &format!("sender_ids = [\"ARBONOORD\"]\ncertificates = [{{ {same} }}]"),
+            1,
+        );
+        let refused = applied(&text).unwrap_err().to_string();
+        let expected = "party[2].certificates[1]: is a certificate of party adp already";
+        assert!(refused.contains(expected), "{refused}");
+    }
+}

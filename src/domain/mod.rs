@@ -19,9 +19,11 @@
 mod bsn;
 mod finding;
 mod hash;
+mod name;
 mod party;
 
 pub use bsn::{Bsn, BsnError, passes_eleven_test};
 pub use finding::{Code, Finding, Language, Severity};
 pub use hash::KeyedHash;
+pub use name::{DistinguishedName, Fingerprint, WrongName};
 pub use party::{Domain, PartyId, PartyKind, TenantId, UnknownWord};

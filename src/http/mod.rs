@@ -4,15 +4,18 @@
 //! This module knows no message, no party and no store.
 
 mod accept;
+mod peer;
+mod places;
 mod problem;
 mod server;
 mod stream;
 mod tls;
 
 pub use accept::{Wanted, language};
+pub use peer::PeerCertificate;
 pub use problem::{Kind, Problem, finding_json};
 pub use server::{Limits, Server};
-pub use tls::{Certificate, TlsError, acceptor};
+pub use tls::{SelfSigned, TlsError, server_config};
 
 use axum::Router;
 use axum::http::{HeaderMap, header};

@@ -53,7 +53,7 @@ kinds! {
     /// A query parameter or JSON body that the contract does not allow.
     BadRequest = BAD_REQUEST, "bad-request", "The request does not fit the contract", "Het verzoek past niet bij de afspraken";
     /// No or wrong credentials.
-    Unauthorized = UNAUTHORIZED, "unauthorized", "A valid API key is needed", "Een geldige API-sleutel is nodig";
+    Unauthorized = UNAUTHORIZED, "unauthorized", "A valid API key or client certificate is needed", "Een geldige API-sleutel of een clientcertificaat is nodig";
     /// Not this party's to send.
     Forbidden = FORBIDDEN, "forbidden", "This party may not send this message", "Deze partij mag dit bericht niet sturen";
     /// Nothing there, or not this party's.

@@ -15,22 +15,36 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use metrics::counter;
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::peer::PeerCertificate;
+use super::places::Places;
 use super::stream::{Activity, Stream};
 
 /// Largest head of an HTTP/1 request, and what is read at once of its body.
 const HEAD_BYTES: usize = 128 << 10;
+/// How a peer is noticed that vanished without a word: asked after a minute
+/// of silence, given up after three answers that did not come.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_mins(1))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
 
 /// Bounds on connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
+    /// Connections of one address at once, or of one /64 of IPv6; more are
+    /// closed. 0 is no limit.
+    pub per_address: usize,
     /// How long the TLS handshake may take, and the first request after it to
     /// begin.
     pub header: Duration,
@@ -43,23 +57,24 @@ pub struct Limits {
 /// A listening socket and what answers on it.
 pub struct Server {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     router: Router,
-    limits: Limits,
+    limits: watch::Receiver<Limits>,
 }
 
 impl Server {
     /// Binds `address`; port 0 takes a free one. Without `tls` the server
-    /// speaks plain HTTP, for listeners on loopback.
+    /// speaks plain HTTP, for listeners on loopback. What `tls` and `limits`
+    /// hold when a connection comes is what counts for it.
     ///
     /// # Errors
     ///
     /// The address is taken or not ours.
     pub async fn bind(
         address: SocketAddr,
-        tls: Option<TlsAcceptor>,
+        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
         router: Router,
-        limits: Limits,
+        limits: watch::Receiver<Limits>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self {
@@ -80,19 +95,19 @@ impl Server {
     }
 
     /// Serves until `stop`, then lets running requests finish.
-    pub async fn run(self, stop: CancellationToken) {
-        let places = Arc::new(Semaphore::new(self.limits.connections));
+    pub async fn run(mut self, stop: CancellationToken) {
+        let places = Arc::new(Places::default());
         let graceful = GracefulShutdown::new();
         loop {
-            let place = Arc::clone(&places).acquire_owned();
-            let Some(Ok(place)) = stop.run_until_cancelled(place).await else {
+            let accepting = async {
+                places.free(&mut self.limits).await;
+                self.listener.accept().await
+            };
+            let Some(accepted) = stop.run_until_cancelled(accepting).await else {
                 break;
             };
-            let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await else {
-                break;
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
                 Err(cause) => {
                     // Out of file descriptors, most likely: give others time to close.
                     tracing::warn!("Cannot accept a connection: {cause}");
@@ -100,10 +115,15 @@ impl Server {
                     continue;
                 }
             };
+            let limits = *self.limits.borrow();
+            let Some(place) = places.take(address.ip(), limits.per_address) else {
+                counter!("sivi_connections_refused_total").increment(1);
+                continue;
+            };
             let connection = Connection {
-                tls: self.tls.clone(),
+                tls: self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow())),
                 router: self.router.clone(),
-                limits: self.limits,
+                limits,
                 watcher: graceful.watcher(),
                 stop: stop.clone(),
             };
@@ -112,8 +132,9 @@ impl Server {
                 drop(place);
             });
         }
+        let limits = *self.limits.borrow();
         drop(self.listener);
-        if tokio::time::timeout(self.limits.stop, graceful.shutdown())
+        if tokio::time::timeout(limits.stop, graceful.shutdown())
             .await
             .is_err()
         {
@@ -123,7 +144,7 @@ impl Server {
 }
 
 struct Connection {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     limits: Limits,
     watcher: hyper_util::server::graceful::Watcher,
@@ -132,23 +153,25 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream) {
-        // An answer above one segment would wait 40 ms for an acknowledgement.
-        if stream.set_nodelay(true).is_err() {
+        if prepare(&stream).is_err() {
             return;
         }
         let Some(tls) = self.tls.clone() else {
-            return self.speak(stream, false).await;
+            return self.speak(stream, false, None).await;
         };
-        let handshake = tokio::time::timeout(self.limits.header, tls.accept(stream));
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        let handshake = tokio::time::timeout(self.limits.header, handshake);
         // Nobody waits at a stop for a client that has not said anything yet.
         let Some(Ok(Ok(stream))) = self.stop.run_until_cancelled(handshake).await else {
             return;
         };
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        self.speak(stream, is_http2).await;
+        let session = stream.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let peer = session.peer_certificates().and_then(PeerCertificate::of);
+        self.speak(stream, is_http2, peer).await;
     }
 
-    async fn speak<S>(self, stream: S, is_http2: bool)
+    async fn speak<S>(self, stream: S, is_http2: bool, peer: Option<PeerCertificate>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -172,11 +195,19 @@ impl Connection {
             .timer(TokioTimer::new())
             .max_concurrent_streams(64)
             .keep_alive_interval(Duration::from_secs(30));
-        let activity = Activity::new();
+        // HTTP/2 writes without being asked, to answer a ping.
+        let activity = if is_http2 {
+            Activity::of_requests()
+        } else {
+            Activity::of_requests_and_writes()
+        };
         let service = TowerToHyperService::new(self.router);
         let counted = service_fn({
             let activity = Arc::clone(&activity);
-            move |request: hyper::Request<Incoming>| {
+            move |mut request: hyper::Request<Incoming>| {
+                if let Some(peer) = &peer {
+                    request.extensions_mut().insert(peer.clone());
+                }
                 let running = activity.begin();
                 let answering = service.call(request);
                 async move {
@@ -198,5 +229,32 @@ impl Connection {
             _ = connection => {}
             () = activity.idle(self.limits.header, self.limits.idle) => {}
         }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // An answer above one segment would wait 40 ms for an acknowledgement.
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer cannot be made to vanish here; what would notice it can be seen.
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_noticed_within_two_minutes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!SockRef::from(&stream).keepalive().unwrap());
+        prepare(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let rounds = socket.tcp_keepalive_retries().unwrap();
+        let noticed = socket.tcp_keepalive_time().unwrap()
+            + socket.tcp_keepalive_interval().unwrap() * rounds;
+        assert!(noticed < Duration::from_mins(2), "{noticed:?}");
     }
 }

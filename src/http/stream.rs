@@ -21,6 +21,7 @@ const LINGER_BYTES: usize = 1 << 20;
 
 /// What happens on one connection.
 pub(super) struct Activity {
+    writes_count: bool,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -32,8 +33,19 @@ struct State {
 }
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
+    /// Only requests keep the connection open.
+    pub(super) fn of_requests() -> Arc<Self> {
+        Self::new(false)
+    }
+
+    /// Also the bytes of an answer that is still on its way do.
+    pub(super) fn of_requests_and_writes() -> Arc<Self> {
+        Self::new(true)
+    }
+
+    fn new(writes_count: bool) -> Arc<Self> {
         Arc::new(Self {
+            writes_count,
             state: Mutex::new(State {
                 running: 0,
                 served: false,
@@ -72,7 +84,9 @@ impl Activity {
     }
 
     fn wrote(&self) {
-        self.lock().since = Instant::now();
+        if self.writes_count {
+            self.lock().since = Instant::now();
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

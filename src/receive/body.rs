@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,12 +10,12 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::domain::{Code, Finding};
 use crate::http::{Kind, Problem};
+use crate::setup::Setup;
 
 /// How much of a refused body is read on, so that the client gets to read the
 /// answer.
@@ -28,8 +29,8 @@ const UNIT: usize = 1 << 14;
 /// A bomb is told by its ratio only above this size.
 const RATIO_FROM: usize = 1 << 20;
 
-/// Bounds on bodies, and the memory that all of them share.
-#[derive(Clone, Debug)]
+/// Bounds on one body.
+#[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// Largest body after decompression, in bytes.
     pub max_bytes: usize,
@@ -39,27 +40,53 @@ pub struct BodyLimits {
     pub pause: Duration,
     /// Longest time for a whole body.
     pub whole: Duration,
-    budget: Arc<Semaphore>,
+    /// What all bodies may hold together, in bytes.
+    pub in_flight: usize,
 }
 
 impl BodyLimits {
-    /// Bounds, with `in_flight` bytes for all bodies together.
+    /// The bounds in a configuration.
     #[must_use]
-    pub fn new(
-        max_bytes: usize,
-        max_ratio: usize,
-        pause: Duration,
-        whole: Duration,
-        in_flight: usize,
-    ) -> Self {
-        let units = (in_flight / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+    pub fn of(setup: &Setup) -> Self {
+        let limits = &setup.settings.limits;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
-            max_bytes,
-            max_ratio,
-            pause,
-            whole,
-            budget: Arc::new(Semaphore::new(units)),
+            max_bytes: size(limits.max_body_bytes),
+            max_ratio: size(limits.max_gzip_ratio),
+            pause: Duration::from_secs(limits.body_idle_seconds),
+            whole: Duration::from_secs(limits.body_seconds),
+            in_flight: size(limits.in_flight_bytes),
         }
+    }
+}
+
+/// The memory that all bodies hold together, in bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Takes a share, unless that is more than `most` together.
+    fn take(&self, bytes: usize, most: usize) -> Option<Share> {
+        let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= most);
+        let taken = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        taken.ok().map(|_| Share {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+}
+
+/// A share of the memory of all bodies; given back when dropped.
+struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -70,7 +97,7 @@ pub struct Received {
     pub bytes: Zeroizing<Vec<u8>>,
     /// SHA-256 of what was decompressed, where `bytes` is another text.
     pub sent: Option<Sha256>,
-    _share: Vec<OwnedSemaphorePermit>,
+    _share: Vec<Share>,
 }
 
 /// A SHA-256.
@@ -140,7 +167,8 @@ fn xml_charset(content_type: &str) -> Result<Option<String>, Problem> {
     Ok(charset)
 }
 
-/// Reads a whole body within the limits. When it fails, the rest is unread.
+/// Reads a whole body within the limits, and tells `came` of the bytes of each
+/// piece. When it fails, the rest is unread.
 ///
 /// # Errors
 ///
@@ -151,18 +179,21 @@ pub async fn read(
     body: &mut Body,
     encoding: &Encoding,
     limits: &BodyLimits,
+    budget: &Budget,
+    came: &(dyn Fn(usize) + Sync),
 ) -> Result<Received, Problem> {
     let mut share = Vec::new();
     let mut sink = Sink::new(encoding.gzip, limits);
     let mut room = 0;
     let until = Instant::now() + limits.whole;
     while let Some(piece) = next_piece(body, limits.pause, until).await? {
+        came(piece.len());
         sink.write(&piece)?;
         while room < sink.len() {
-            let units = u32::try_from((sink.len() - room).div_ceil(UNIT)).unwrap_or(u32::MAX);
-            let permit = Arc::clone(&limits.budget).try_acquire_many_owned(units);
-            share.push(permit.map_err(|_| Problem::new(Kind::Unavailable).closing())?);
-            room += units as usize * UNIT;
+            let more = (sink.len() - room).next_multiple_of(UNIT);
+            let taken = budget.take(more, limits.in_flight);
+            share.push(taken.ok_or_else(|| Problem::new(Kind::Unavailable).closing())?);
+            room += more;
         }
     }
     let bytes = sink.finish()?;
@@ -379,13 +410,13 @@ mod tests {
     use super::*;
 
     fn limits() -> BodyLimits {
-        BodyLimits::new(
-            1 << 22,
-            200,
-            Duration::from_secs(1),
-            Duration::from_secs(9),
-            1 << 23,
-        )
+        BodyLimits {
+            max_bytes: 1 << 22,
+            max_ratio: 200,
+            pause: Duration::from_secs(1),
+            whole: Duration::from_secs(9),
+            in_flight: 1 << 23,
+        }
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -399,7 +430,15 @@ mod tests {
             gzip: true,
             charset: None,
         };
-        read(&mut Body::from(bytes), &encoding, &limits()).await
+        let budget = Budget::default();
+        read(
+            &mut Body::from(bytes),
+            &encoding,
+            &limits(),
+            &budget,
+            &|_| (),
+        )
+        .await
     }
 
     #[tokio::test]
@@ -422,28 +461,31 @@ mod tests {
 
     #[tokio::test]
     async fn all_bodies_together_have_a_bound() {
-        let limits = BodyLimits::new(
-            1 << 22,
-            200,
-            Duration::from_secs(1),
-            Duration::from_secs(9),
-            1 << 20,
-        );
+        let limits = BodyLimits {
+            in_flight: 1 << 20,
+            ..limits()
+        };
+        let budget = Budget::default();
         let encoding = Encoding {
             gzip: false,
             charset: None,
         };
-        let held = read(&mut Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
-            .await
-            .unwrap();
-        let refused = read(&mut Body::from(vec![b' '; 900 << 10]), &encoding, &limits).await;
+        let came = AtomicUsize::new(0);
+        let note = |bytes| {
+            came.fetch_add(bytes, Ordering::Relaxed);
+        };
+        let size = 900 << 10;
+        let try_one = async || {
+            let mut body = Body::from(vec![b' '; size]);
+            read(&mut body, &encoding, &limits, &budget, &note).await
+        };
+        let held = try_one().await.unwrap();
+        let refused = try_one().await;
         assert_eq!(refused.err().unwrap().kind(), Kind::Unavailable);
         drop(held);
-        assert!(
-            read(&mut Body::from(vec![b' '; 900 << 10]), &encoding, &limits)
-                .await
-                .is_ok()
-        );
+        assert!(try_one().await.is_ok());
+        assert_eq!(came.into_inner(), 3 * size);
+        assert_eq!(budget.0.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -8,17 +8,15 @@ mod answer;
 mod body;
 mod explain;
 mod intake;
-mod pace;
 mod plan;
 mod prepare;
 mod routes;
 mod status;
 mod waiting;
 
-pub use body::BodyLimits;
+pub use body::Budget;
 pub use explain::{ExplainError, explain};
 pub use intake::Intake;
-pub use pace::Pace;
 pub use prepare::examine;
 pub use routes::{Reception, routes};
 pub use waiting::Unparked;

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequestParts as _, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -17,15 +17,15 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
 use super::answer::Answer;
-use super::body::{self, BodyLimits, Received};
+use super::body::{self, BodyLimits, Budget, Received};
 use super::intake::{Accepted, Intake, Refusal};
 use super::prepare::Outline;
-use crate::access::{Caller, Doorkeeper};
+use crate::access::{Caller, Door, Doorkeeper, Limit, Running};
 use crate::clock;
 use crate::domain::{Finding, Language, PartyId};
 use crate::http::{Kind, Problem, Wanted, finding_json, language};
 use crate::policy;
-use crate::setup::{Current, Setup};
+use crate::setup::Setup;
 use crate::store::StoredMessage;
 use crate::trace;
 use crate::translate::SendReceipt;
@@ -35,26 +35,15 @@ use crate::translate::SendReceipt;
 pub struct Reception {
     /// Takes messages in.
     pub intake: Intake,
-    /// Bounds on bodies.
-    pub limits: BodyLimits,
-    /// Told which API key was used.
-    pub used_keys: tokio::sync::mpsc::Sender<String>,
-    /// Messages per party and minute.
-    pub pace: super::pace::Pace,
+    /// The memory that all bodies hold together.
+    pub budget: Budget,
+    /// Who may come in.
+    pub door: Door,
 }
 
 impl Doorkeeper for Reception {
-    fn current(&self) -> &Current {
-        &self.intake.current
-    }
-
-    fn clock(&self) -> &clock::Clock {
-        &self.intake.clock
-    }
-
-    fn used(&self, key: &str) {
-        // A full queue loses a time of last use, nothing else.
-        let _ = self.used_keys.try_send(key.to_owned());
+    fn door(&self) -> &Door {
+        &self.door
     }
 }
 
@@ -90,15 +79,14 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
 }
 
 async fn take_message(reception: Reception, request: Request<Body>) -> Response {
-    let (mut parts, mut request_body) = request.into_parts();
+    let (parts, mut request_body) = request.into_parts();
     let asked = Asked {
         wanted: Wanted::of(&parts.headers),
         language: language(&parts.headers),
         waits: parts.headers.contains_key(header::EXPECT),
         in_streams: parts.version == Version::HTTP_2,
     };
-    let caller = Caller::from_request_parts(&mut parts, &reception).await;
-    let caller: Caller = match caller {
+    let caller = match Caller::identify(&parts, &reception.door) {
         Ok(caller) => caller,
         Err(problem) => {
             let setup = reception.intake.current.get();
@@ -118,13 +106,25 @@ async fn take_message(reception: Reception, request: Request<Body>) -> Response 
         setup: &caller.setup,
         at: reception.intake.clock.civil(),
     };
-    let head = body::check_head(&parts.headers, &reception.limits)
-        .and_then(|encoding| reception.pace.admit(&caller.party).map(|()| encoding));
-    let encoding = match head {
-        Ok(encoding) => encoding,
+    let limits = BodyLimits::of(&caller.setup);
+    let head = body::check_head(&parts.headers, &limits)
+        .and_then(|encoding| Ok((encoding, admit(&reception, &caller)?)));
+    let (encoding, _uploading) = match head {
+        Ok(admitted) => admitted,
         Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
-    let received = match body::read(&mut request_body, &encoding, &reception.limits).await {
+    let allowances = &reception.door.allowances;
+    let came = |bytes: usize| {
+        allowances.charge(&caller, Limit::BytesPerMinute, bytes as u64);
+    };
+    let received = body::read(
+        &mut request_body,
+        &encoding,
+        &limits,
+        &reception.budget,
+        &came,
+    );
+    let received = match received.await {
         Ok(received) => received,
         Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
@@ -145,6 +145,16 @@ async fn take_message(reception: Reception, request: Request<Body>) -> Response 
             render(problem, asked.wanted, &answered(Some(&outline)))
         }
     }
+}
+
+/// Whether one more message of this party may come in now. The count per
+/// minute comes last: what another bound refuses does not use it up.
+fn admit(reception: &Reception, caller: &Caller) -> Result<Running, Problem> {
+    let allowances = &reception.door.allowances;
+    let uploading = allowances.begin(caller, Limit::UploadsPerParty)?;
+    allowances.check(caller, Limit::BytesPerMinute)?;
+    allowances.admit(caller, Limit::MessagesPerMinute)?;
+    Ok(uploading)
 }
 
 /// How the client wants to be answered.

@@ -72,36 +72,10 @@ impl Installation {
     }
 
     /// The same, of a daemon that is killed at a place in the store, `place:n`.
-    #[expect(clippy::zombie_processes, reason = "a daemon waits when it is dropped")]
     pub fn serve_dying(&self, at: &str) -> Daemon {
-        let mut child = self
-            .command(&["serve"])
-            .env("SIVI_DIE_AT", at)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
-            let event: Value = serde_json::from_str(&line).unwrap();
-            let fields = &event["fields"];
-            if let (Some(address), Some(admin)) =
-                (fields["address"].as_str(), fields["admin"].as_str())
-            {
-                let url = address.replace("127.0.0.1", "https://localhost");
-                let admin = format!("http://{admin}");
-                // Goes on reading, so that the daemon never waits for us.
-                let log = std::thread::spawn(move || log.lines().map_while(Result::ok).collect());
-                return Daemon {
-                    child,
-                    url,
-                    admin,
-                    log: Some(log),
-                };
-            }
-        }
+        let mut command = self.command(&["serve"]);
+        command.env("SIVI_DIE_AT", at);
+        Daemon::start(command)
     }
 
     /// An HTTP client that trusts the daemon.
@@ -134,6 +108,34 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Runs a command that serves, and waits until it listens.
+    #[expect(clippy::zombie_processes, reason = "a daemon waits when it is dropped")]
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            let fields = &event["fields"];
+            if let (Some(address), Some(admin)) =
+                (fields["address"].as_str(), fields["admin"].as_str())
+            {
+                let url = address.replace("127.0.0.1", "https://localhost");
+                let admin = format!("http://{admin}");
+                // Goes on reading, so that the daemon never waits for us.
+                let log = std::thread::spawn(move || log.lines().map_while(Result::ok).collect());
+                return Self {
+                    child,
+                    url,
+                    admin,
+                    log: Some(log),
+                };
+            }
+        }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

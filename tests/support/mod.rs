@@ -13,7 +13,7 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use sivi_gateway::access::NewKey;
-use sivi_gateway::app::{App, Base};
+use sivi_gateway::app::{App, Base, Reloader};
 use sivi_gateway::clock::Clock;
 use sivi_gateway::command::apply_file;
 use sivi_gateway::config::Settings;
@@ -96,6 +96,8 @@ pub struct Gateway {
     pub folder: TempDir,
     /// The store and its keys, as a command would open them.
     pub base: Base,
+    /// Reloads it, as SIGHUP does.
+    pub reloader: Reloader,
     stop: CancellationToken,
     served: Option<JoinHandle<()>>,
 }
@@ -139,7 +141,7 @@ impl Gateway {
         let app = App::bind(settings, clock.clone()).await.unwrap();
         let url = format!("https://localhost:{}", app.address().unwrap().port());
         let admin = format!("http://{}", app.admin_address().unwrap());
-        let stop = app.stop_token();
+        let (stop, reloader) = (app.stop_token(), app.reloader());
         let pem = std::fs::read(folder.path().join("self-signed.crt")).unwrap();
         let client = Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()])
@@ -155,6 +157,7 @@ impl Gateway {
             clock,
             folder,
             base,
+            reloader,
             stop,
             served,
         }

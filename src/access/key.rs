@@ -1,24 +1,17 @@
-//! Who calls: API keys of parties.
-//!
-//! A key is `sgw_ID_SECRET`; the store holds a keyed hash of it. The id is no
+//! API keys: `sgw_ID_SECRET`. The store holds a keyed hash; the id is no
 //! secret and names the key in lists and logs.
 
 use std::fmt;
-use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
 use crate::domain::{KeyedHash, PartyId};
-use crate::http::{Kind, Problem, bearer};
 use crate::seal::Keys;
-use crate::setup::{Current, Setup};
+use crate::setup::Setup;
 
 const PREFIX: &str = "sgw";
 /// Length of an id in bytes of randomness.
@@ -82,39 +75,4 @@ pub fn party_of(setup: &Setup, token: &str, now: Timestamp) -> Option<(PartyId, 
         key.revoked_at.is_none() && key.expires_at.is_none_or(|expires_at| now < expires_at);
     let is_known = setup.party(&key.party).is_some();
     (is_right && is_current && is_known).then(|| (key.party.clone(), id.to_owned()))
-}
-
-/// What an extractor of [`Caller`] needs from the state of its router.
-pub trait Doorkeeper: Send + Sync {
-    /// The current configuration.
-    fn current(&self) -> &Current;
-    /// The time.
-    fn clock(&self) -> &Clock;
-    /// Called with the key that was used.
-    fn used(&self, key: &str);
-}
-
-/// The party behind a request. A handler that takes one needs no check of its
-/// own and cannot forget it.
-#[derive(Clone)]
-pub struct Caller {
-    /// The party.
-    pub party: PartyId,
-    /// The configuration that the whole request uses.
-    pub setup: Arc<Setup>,
-}
-
-impl<S: Doorkeeper> FromRequestParts<S> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let setup = state.current().get();
-        let found =
-            bearer(&parts.headers).and_then(|token| party_of(&setup, token, state.clock().now()));
-        let Some((party, key)) = found else {
-            return Err(Problem::new(Kind::Unauthorized));
-        };
-        state.used(&key);
-        Ok(Self { party, setup })
-    }
 }

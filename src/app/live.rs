@@ -1,0 +1,216 @@
+//! What changes while the daemon runs: the directory, the settings, the
+//! certificates. Each change is complete or does not happen.
+
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::own_certificate::OwnCertificate;
+use super::{StartError, connection_limits};
+use crate::config::Settings;
+use crate::http;
+use crate::receive::Intake;
+use crate::seal::Keys;
+use crate::setup::{Foundation, Setup};
+
+/// How often the stored configuration is compared with the one in use. The
+/// contract gives five seconds.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is in use, and who hears when it is replaced.
+pub(super) struct Live {
+    foundation: Mutex<Foundation>,
+    keys: Keys,
+    intake: Intake,
+    setup: watch::Sender<Arc<Setup>>,
+    tls: watch::Sender<Arc<ServerConfig>>,
+    connections: watch::Sender<http::Limits>,
+    own: StdMutex<OwnCertificate>,
+}
+
+impl Live {
+    pub(super) fn new(
+        foundation: Foundation,
+        keys: Keys,
+        intake: Intake,
+        setup: watch::Sender<Arc<Setup>>,
+        own: OwnCertificate,
+    ) -> Self {
+        Self {
+            connections: watch::Sender::new(connection_limits(&foundation.settings)),
+            tls: watch::Sender::new(Arc::clone(&own.config)),
+            own: StdMutex::new(own),
+            foundation: Mutex::new(foundation),
+            keys,
+            intake,
+            setup,
+        }
+    }
+
+    /// How to shake hands.
+    pub(super) fn tls(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.tls.subscribe()
+    }
+
+    /// The bounds on connections.
+    pub(super) fn connections(&self) -> watch::Receiver<http::Limits> {
+        self.connections.subscribe()
+    }
+
+    /// The configuration in use.
+    pub(super) fn setup(&self) -> Arc<Setup> {
+        self.intake.current.get()
+    }
+
+    /// Until when the gateway's own certificate counts.
+    pub(super) fn own_ends_at(&self) -> Timestamp {
+        self.own().ends_at
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, OwnCertificate> {
+        // Replaced as a whole.
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows changes that commands made in the store. A new day makes routes
+    /// valid and ends others, as a change does.
+    pub(super) async fn follow(&self, stop: CancellationToken) {
+        let mut day = self.intake.clock.today();
+        let pause = async || {
+            // An Err is the pause that passed without anybody asking.
+            drop(tokio::time::timeout(LOOK, self.intake.look_again.notified()).await);
+        };
+        while stop.run_until_cancelled(pause()).await.is_some() {
+            let version = match self.intake.store.changes_version().await {
+                Ok(version) => version,
+                Err(cause) => {
+                    tracing::warn!("The configuration cannot be compared: {cause}");
+                    continue;
+                }
+            };
+            let today = self.intake.clock.today();
+            if version == self.setup().version() && today == day {
+                continue;
+            }
+            day = today;
+            let foundation = self.foundation.lock().await;
+            match self.read(&foundation).await {
+                Ok(setup) => {
+                    self.replace(setup).await;
+                    tracing::info!("The configuration was reloaded");
+                }
+                Err(cause) => tracing::error!("The changed configuration cannot be used: {cause}"),
+            }
+        }
+    }
+
+    /// Takes new settings over, with the files that they name. Gives the names
+    /// of changed settings that wait for a restart. When anything cannot be
+    /// used, everything stays as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setup`] and [`StartError::Tls`].
+    pub(super) async fn reload(&self, new: Settings) -> Result<Vec<&'static str>, StartError> {
+        let mut foundation = self.foundation.lock().await;
+        let (settings, waiting) = foundation.settings.take_over(new);
+        let now = self.intake.clock.now();
+        let loading = tokio::task::spawn_blocking(move || {
+            let own = OwnCertificate::load(&settings, now).map_err(StartError::Tls)?;
+            let foundation = Foundation::load(settings).map_err(StartError::Setup)?;
+            Ok::<_, StartError>((own, foundation))
+        });
+        let loaded = loading.await.map_err(|_| StartError::Interrupted)?;
+        let (own, loaded) = loaded?;
+        self.replace(self.read(&loaded).await?).await;
+        self.connections
+            .send_replace(connection_limits(&loaded.settings));
+        self.show(own);
+        *foundation = loaded;
+        Ok(waiting)
+    }
+
+    /// Takes certificates over whose files changed: a renewal by ACME gives no
+    /// signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Live::reload`]: half-written files are read again next time.
+    pub(super) async fn renew_certificates(&self) -> Result<(), StartError> {
+        let mut foundation = self.foundation.lock().await;
+        let now = self.intake.clock.now();
+        let own = OwnCertificate::load(&foundation.settings, now).map_err(StartError::Tls)?;
+        if !self.own().is(&own) {
+            self.show(own);
+            tracing::info!("The certificate was replaced");
+        }
+        if let Some(renewed) = foundation.renewed().map_err(StartError::Setup)? {
+            self.replace(self.read(&renewed).await?).await;
+            *foundation = renewed;
+            tracing::info!("The authorities of client certificates were replaced");
+        }
+        Ok(())
+    }
+
+    fn show(&self, own: OwnCertificate) {
+        self.tls.send_replace(Arc::clone(&own.config));
+        *self.own() = own;
+    }
+
+    async fn read(&self, foundation: &Foundation) -> Result<Setup, StartError> {
+        let setup = Setup::read(foundation, &self.intake.store, &self.keys).await;
+        setup.map_err(StartError::Setup)
+    }
+
+    /// Puts a snapshot into use. What waits is released with it before newer
+    /// messages are taken in with it.
+    async fn replace(&self, setup: Setup) {
+        let setup = Arc::new(setup);
+        warn_of_parties_without_authority(&setup);
+        self.intake.release_all_parked(&setup).await;
+        let gate = self.intake.gate.write().await;
+        self.intake.release_all_parked(&setup).await;
+        self.setup.send_replace(setup);
+        drop(gate);
+    }
+}
+
+/// Says who cannot come in by the certificate that the directory names.
+pub(super) fn warn_of_parties_without_authority(setup: &Setup) {
+    for party in setup.parties_without_authority() {
+        tracing::warn!(
+            "Party {party} is known by issuer and subject, and no tls.client_ca can vouch for it"
+        );
+    }
+}
+
+/// Reloads a running daemon.
+#[derive(Clone)]
+pub struct Reloader(pub(super) Arc<Live>);
+
+impl Reloader {
+    /// Takes new settings over while requests go on. Gives the names of
+    /// changed settings that wait for a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setup`] or [`StartError::Tls`] when a file cannot be
+    /// used; then everything is as before.
+    pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, StartError> {
+        self.0.reload(settings).await
+    }
+
+    /// Takes certificates over whose files changed, and makes a self-signed
+    /// one anew that ends soon. A running daemon does so every minute.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reloader::reload`].
+    pub async fn renew_certificates(&self) -> Result<(), StartError> {
+        self.0.renew_certificates().await
+    }
+}
