@@ -4,9 +4,11 @@
 //! Exit codes: 0 fine, 1 the answer is no, 2 usage or environment.
 
 mod apply;
+mod backup;
 mod check;
 mod explain;
 mod key;
+mod keys;
 mod serve;
 mod validate;
 
@@ -48,6 +50,13 @@ enum Command {
     /// Issues, lists and revokes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The keys that seal what is stored: lists, rotates, destroys them.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Writes all messages to one file, also while the daemon runs.
+    Backup(backup::BackupArguments),
+    /// Puts a backup in the place of the database, while no daemon runs.
+    Restore(backup::RestoreArguments),
     /// Checks everything that would make `serve` fail, without serving.
     Check,
 }
@@ -176,6 +185,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(asked) => explain::explain(config.as_deref(), &asked),
         Command::Apply(asked) => apply::apply(config.as_deref(), &asked),
         Command::Key(asked) => key::key(config.as_deref(), &asked),
+        Command::Keys(asked) => keys::keys(config.as_deref(), &asked),
+        Command::Backup(asked) => backup::backup(config.as_deref(), &asked),
+        Command::Restore(asked) => backup::restore(config.as_deref(), &asked),
         Command::Check => check::check(config.as_deref()),
     };
     match outcome {

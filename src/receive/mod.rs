@@ -12,6 +12,7 @@ mod pace;
 mod plan;
 mod prepare;
 mod routes;
+mod signature;
 mod status;
 mod waiting;
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::Store;
 use super::acceptance::parked_place;
 use super::backend::{Connection, Row, query};
-use super::error::{Error, damaged};
+use super::error::Error;
 use super::sql::{self, Columnar as _, blob, ms};
 use super::writer::Change;
 use crate::domain::{Code, KeyedHash, PartyId, TenantId};
@@ -132,18 +132,26 @@ impl Store {
             let of = persons.entry(row.value("parked_id")?).or_default();
             of.push(row.hash("person")?);
         }
-        let items = rows.iter().map(|row| {
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows {
             let id: String = row.value("id")?;
-            self.item(row, persons.remove(&id).unwrap_or_default())
-        });
-        items.collect()
+            let persons = persons.remove(&id).unwrap_or_default();
+            items.extend(self.item(row, persons).await?);
+        }
+        Ok(items)
     }
 
-    fn item(&self, row: &Row, persons: Vec<KeyedHash>) -> Result<ParkedItem, Error> {
+    /// None for a part whose key was destroyed: it is about to go.
+    async fn item(&self, row: &Row, persons: Vec<KeyedHash>) -> Result<Option<ParkedItem>, Error> {
         let id: String = row.value("id")?;
-        let xml = self.keys().open(parked_place(&id), row.value("sealed")?);
+        let place = parked_place(&id);
+        let xml = match self.ring().unseal(place, row.value("sealed")?).await {
+            Ok(xml) => xml,
+            Err(cause) if cause.is_destroyed() => return Ok(None),
+            Err(cause) => return Err(cause.damaged("parked part")),
+        };
         let tenant: Option<&str> = row.value("tenant")?;
-        Ok(ParkedItem {
+        Ok(Some(ParkedItem {
             message_id: row.value("message_id")?,
             party: row.word("party", |text| PartyId::parse(text).ok())?,
             tenant: tenant.and_then(|text| TenantId::parse(text).ok()),
@@ -153,9 +161,9 @@ impl Store {
             message_type: row.value("message_type")?,
             edition: row.value("edition")?,
             persons,
-            xml: xml.map_err(damaged("parked part"))?,
+            xml,
             id,
-        })
+        }))
     }
 
     /// How many parts of a sender are parked, and their length in bytes: to
@@ -240,15 +248,24 @@ impl Change for Drop {
             }
             Which::One(id) => sql::lock_in(connection, ONE, vec![id], " ORDER BY id").await?,
         };
-        let mut ids = Vec::with_capacity(rows.len());
-        for row in &rows {
-            ids.push(row.get::<String>("id")?);
-            query(NOTE_DROPPED)
-                .bind(self.now)
-                .bind(row.get::<&str>("message_id")?)
-                .execute(&mut *connection)
-                .await?;
-        }
-        sql::change_in(connection, "DELETE FROM parked WHERE id IN", &ids).await
+        drop_parts(connection, &rows, self.now).await
     }
+}
+
+/// Removes parts, and notes it with their messages; gives how many.
+pub(super) async fn drop_parts(
+    connection: &mut Connection,
+    rows: &[Row],
+    now: i64,
+) -> Result<u64, sqlx::Error> {
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in rows {
+        ids.push(row.get::<String>("id")?);
+        query(NOTE_DROPPED)
+            .bind(now)
+            .bind(row.get::<&str>("message_id")?)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sql::change_in(connection, "DELETE FROM parked WHERE id IN", &ids).await
 }

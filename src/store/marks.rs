@@ -1,0 +1,89 @@
+//! Marks: one sealed value per data key, kept with the messages.
+//!
+//! They tell the right key ring from a wrong one, and from an older copy that
+//! lacks a key, before anything is written.
+
+use std::collections::HashSet;
+
+use super::backend::{Connection, query};
+use super::error::Error;
+use super::sql::Columnar as _;
+use super::writer::Change;
+use crate::seal::{Keys, Place, SealError};
+
+/// What a mark seals; any text will do.
+const PLAIN: &[u8] = b"sivi-gateway";
+
+/// One mark.
+pub(super) struct Mark {
+    number: i64,
+    sealed: Vec<u8>,
+}
+
+impl Mark {
+    /// True when these keys opened it, or did before they were destroyed.
+    pub(super) fn fits(&self, keys: &Keys) -> bool {
+        match keys.open(place(&self.number.to_string()), &self.sealed) {
+            Ok(plain) => plain.as_slice() == PLAIN,
+            Err(cause) => cause == SealError::Destroyed,
+        }
+    }
+}
+
+fn place(number: &str) -> Place<'_> {
+    Place {
+        table: "key_check",
+        row: number.as_bytes(),
+        column: "sealed",
+    }
+}
+
+const MARKS: &str = "SELECT number, sealed FROM key_check ORDER BY number";
+const MARK: &str =
+    "INSERT INTO key_check (number, sealed) VALUES ($1, $2) ON CONFLICT (number) DO NOTHING";
+
+/// All marks.
+pub(super) async fn marks(connection: &mut Connection) -> Result<Vec<Mark>, Error> {
+    let rows = query(MARKS).fetch_all(connection).await?;
+    let marks = rows.iter().map(|row| {
+        Ok(Mark {
+            number: row.value("number")?,
+            sealed: row.value("sealed")?,
+        })
+    });
+    marks.collect()
+}
+
+/// Leaves a mark of every key that has none.
+pub(super) async fn write_marks(connection: &mut Connection, keys: &Keys) -> Result<(), Error> {
+    let marked = marks(connection).await?;
+    let marked: HashSet<i64> = marked.iter().map(|mark| mark.number).collect();
+    for number in keys.numbers() {
+        if marked.contains(&i64::from(number)) {
+            continue;
+        }
+        let row = number.to_string();
+        let Ok(sealed) = keys.seal_with(number, place(&row), PLAIN) else {
+            continue; // destroyed since
+        };
+        query(MARK)
+            .bind(i64::from(number))
+            .bind(sealed)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The same, by the writer.
+pub(super) struct WriteMarks {
+    pub(super) keys: Keys,
+}
+
+impl Change for WriteMarks {
+    type Output = Result<(), Error>;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Self::Output, sqlx::Error> {
+        Ok(write_marks(connection, &self.keys).await)
+    }
+}

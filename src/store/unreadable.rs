@@ -1,0 +1,130 @@
+//! What a destroyed key leaves behind: values that nobody can open. They are
+//! removed, so that they stand in nobody's way.
+//!
+//! A release without its content is given up at its next lease, as one that
+//! does not open.
+
+use std::ops::Add;
+
+use super::backend::{Connection, Row, query};
+use super::parked::drop_parts;
+use super::sql;
+use super::writer::Change;
+use crate::domain::TenantId;
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Messages to receivers.
+    pub payloads: u64,
+    /// Parked parts.
+    pub parked: u64,
+    /// Entries of the ledger.
+    pub entries: u64,
+}
+
+impl Add for Removed {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            payloads: self.payloads + other.payloads,
+            parked: self.parked + other.parked,
+            entries: self.entries + other.entries,
+        }
+    }
+}
+
+/// How a sealed value begins, which names its key.
+pub(super) type Header = [u8; 5];
+
+const PAYLOADS: &str = "DELETE FROM payload WHERE SUBSTR(sealed, 1, 5) = $1";
+const ENTRIES: &str = "DELETE FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1";
+const PARTS: &str = "SELECT id, message_id FROM parked WHERE SUBSTR(sealed, 1, 5) = $1";
+
+/// Removes everything that begins with one of these headers.
+pub(super) struct RemoveSealed {
+    pub(super) headers: Vec<Header>,
+    pub(super) now: i64,
+}
+
+impl Change for RemoveSealed {
+    type Output = Removed;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Removed, sqlx::Error> {
+        let mut removed = Removed::default();
+        for header in self.headers.iter().map(|header| header.to_vec()) {
+            for (statement, count) in [
+                (PAYLOADS, &mut removed.payloads),
+                (ENTRIES, &mut removed.entries),
+            ] {
+                let done = query(statement)
+                    .bind(header.clone())
+                    .execute(&mut *connection)
+                    .await?;
+                *count += done;
+            }
+            let parts = query(PARTS)
+                .bind(header)
+                .fetch_all(&mut *connection)
+                .await?;
+            removed.parked += drop_parts(connection, &parts, self.now).await?;
+        }
+        Ok(removed)
+    }
+}
+
+const PAYLOADS_OF: &str = "SELECT delivery_id, SUBSTR(sealed, 1, 5) AS header
+    FROM payload JOIN delivery ON id = delivery_id WHERE tenant = $1";
+const PARTS_OF: &str = "SELECT id, message_id, SUBSTR(sealed, 1, 5) AS header
+    FROM parked WHERE tenant = $1";
+
+/// Removes what is a tenant's and was sealed with none of these keys: also
+/// what was sealed before the tenant had a key of its own.
+pub(super) struct RemoveOthers {
+    pub(super) tenant: TenantId,
+    pub(super) keep: Vec<Header>,
+    pub(super) now: i64,
+}
+
+impl RemoveOthers {
+    async fn unkept(
+        &self,
+        connection: &mut Connection,
+        statement: &'static str,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let rows = query(statement)
+            .bind(self.tenant.as_str().to_owned())
+            .fetch_all(connection)
+            .await?;
+        let mut unkept = Vec::new();
+        for row in rows {
+            let header: &[u8] = row.get("header")?;
+            if !self.keep.iter().any(|kept| kept == header) {
+                unkept.push(row);
+            }
+        }
+        Ok(unkept)
+    }
+}
+
+impl Change for RemoveOthers {
+    type Output = Removed;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Removed, sqlx::Error> {
+        let payloads = self.unkept(connection, PAYLOADS_OF).await?;
+        let ids: Result<Vec<String>, _> =
+            payloads.iter().map(|row| row.get("delivery_id")).collect();
+        let parts = self.unkept(connection, PARTS_OF).await?;
+        Ok(Removed {
+            payloads: sql::change_in(
+                connection,
+                "DELETE FROM payload WHERE delivery_id IN",
+                &ids?,
+            )
+            .await?,
+            parked: drop_parts(connection, &parts, self.now).await?,
+            entries: 0,
+        })
+    }
+}
