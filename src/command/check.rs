@@ -23,6 +23,8 @@ pub(super) fn check(config: Option<&Path>) -> Result<(), Failure> {
         println!("ok  policy: version {}", base.foundation.policy.version());
         base.store.health().await.map_err(|cause| no(&cause))?;
         println!("ok  database");
+        let keys = base.store.ring_keys().await.map_err(|cause| no(&cause))?;
+        println!("ok  key ring: {} keys", keys.len());
         let setup = base.setup().await.map_err(|cause| no(&cause))?;
         let directory = setup.directory.directory();
         println!(

@@ -1,6 +1,6 @@
 //! What a key ring holds, as rows and opened.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -162,7 +162,7 @@ pub(super) struct Opened {
     installation: Arc<DataKey>,
     tenants: HashMap<TenantId, Arc<DataKey>>,
     /// By number; the last one is in use.
-    signing: Vec<(u32, Arc<SigningKey>)>,
+    signing: BTreeMap<u32, Arc<SigningKey>>,
 }
 
 /// Why a ring cannot be used at all.
@@ -193,66 +193,46 @@ impl Opened {
         records: &[KeyRecord],
         before: Option<&Self>,
     ) -> Result<Self, RingError> {
+        let (living, gone): (Vec<&KeyRecord>, Vec<&KeyRecord>) =
+            records.iter().partition(|record| record.wrapped.is_some());
         let mut data = HashMap::new();
+        let mut signing = BTreeMap::new();
         let mut tenants = HashMap::new();
-        let mut installation = None;
-        let mut signing = Vec::new();
-        let mut destroyed = HashSet::new();
-        for record in records {
-            if record.wrapped.is_none() {
-                destroyed.insert(record.number);
-                continue;
-            }
+        let mut installation = before.map(|before| Arc::clone(&before.installation));
+        for record in living {
+            let number = record.number;
             match record.purpose {
                 Purpose::LookUp => {}
                 Purpose::Receipts => {
-                    let known = before.and_then(|before| before.signing_key(record.number));
-                    let made = || {
-                        let secret = masters.unwrap(record)?;
-                        Some(Arc::new(SigningKey::new(&secret)))
-                    };
-                    match known.or_else(made) {
-                        Some(key) => signing.push((record.number, key)),
-                        None if before.is_some() => {}
-                        None => return Err(RingError::WrongMaster),
+                    let known = before.and_then(|before| before.signing.get(&number));
+                    let made = |secret: &Secret| Arc::new(SigningKey::new(secret));
+                    if let Some(key) = known_or_made(masters, record, before, known, made)? {
+                        signing.insert(number, key);
                     }
                 }
                 Purpose::Data => {
-                    let known = before.and_then(|before| before.data.get(&record.number).cloned());
-                    let made = || {
-                        masters
-                            .unwrap(record)
-                            .map(|secret| data_key(record, &secret))
-                    };
-                    let Some(key) = known.or_else(made) else {
-                        if before.is_some() {
-                            continue;
+                    let known = before.and_then(|before| before.data.get(&number));
+                    let made = |secret: &Secret| data_key(number, secret);
+                    let key = known_or_made(masters, record, before, known, made)?;
+                    let Some(key) = key else { continue };
+                    match &record.tenant {
+                        _ if !record.current => {}
+                        Some(tenant) => {
+                            tenants.insert(tenant.clone(), Arc::clone(&key));
                         }
-                        return Err(RingError::WrongMaster);
-                    };
-                    if record.current {
-                        match &record.tenant {
-                            Some(tenant) => {
-                                tenants.insert(tenant.clone(), Arc::clone(&key));
-                            }
-                            None => installation = Some(Arc::clone(&key)),
-                        }
+                        None => installation = Some(Arc::clone(&key)),
                     }
-                    data.insert(record.number, key);
+                    data.insert(number, key);
                 }
             }
         }
-        signing.sort_by_key(|(number, _)| *number);
-        let installation = installation
-            .or_else(|| before.map(|before| Arc::clone(&before.installation)))
-            .ok_or(RingError::Incomplete)?;
         if signing.is_empty() {
             return Err(RingError::Incomplete);
         }
         Ok(Self {
             data,
-            destroyed,
-            installation,
+            destroyed: gone.iter().map(|record| record.number).collect(),
+            installation: installation.ok_or(RingError::Incomplete)?,
             tenants,
             signing,
         })
@@ -284,23 +264,37 @@ impl Opened {
 
     /// The key that signs now.
     pub(super) fn signs(&self) -> Option<&Arc<SigningKey>> {
-        self.signing.last().map(|(_, key)| key)
+        self.signing.values().next_back()
     }
 
     /// Every key that ever signed, oldest first.
     pub(super) fn signing(&self) -> impl Iterator<Item = &Arc<SigningKey>> {
-        self.signing.iter().map(|(_, key)| key)
-    }
-
-    fn signing_key(&self, number: u32) -> Option<Arc<SigningKey>> {
-        let found = self.signing.iter().find(|(known, _)| *known == number);
-        found.map(|(_, key)| Arc::clone(key))
+        self.signing.values()
     }
 }
 
-fn data_key(record: &KeyRecord, secret: &Secret) -> Arc<DataKey> {
+/// A key that is open already, or the one of the record. None for one that
+/// does not open now, although the ring opened before.
+fn known_or_made<K>(
+    masters: &Masters,
+    record: &KeyRecord,
+    before: Option<&Opened>,
+    known: Option<&Arc<K>>,
+    made: impl FnOnce(&Secret) -> Arc<K>,
+) -> Result<Option<Arc<K>>, RingError> {
+    if let Some(known) = known {
+        return Ok(Some(Arc::clone(known)));
+    }
+    match masters.unwrap(record) {
+        Some(secret) => Ok(Some(made(&secret))),
+        None if before.is_some() => Ok(None),
+        None => Err(RingError::WrongMaster),
+    }
+}
+
+fn data_key(number: u32, secret: &Secret) -> Arc<DataKey> {
     Arc::new(DataKey {
-        number: record.number,
+        number,
         root: hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice()),
     })
 }

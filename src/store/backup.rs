@@ -339,7 +339,6 @@ async fn ready(
     let store = Store::open(&url, ring, clock).await?;
     let ready = async {
         let leases = store.writer().write(VoidLeases).await?;
-        store.remove_unreadable(&store.keys().destroyed()).await?;
         let mut connection = store.reader().await?;
         Ok::<_, BackupError>((contents(&mut connection).await?, leases))
     }

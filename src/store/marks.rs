@@ -1,7 +1,8 @@
 //! Marks: one sealed value per data key, kept with the messages.
 //!
 //! They tell the right key ring from a wrong one, and from an older copy that
-//! lacks a key, before anything is written.
+//! lacks a key, before anything is written. A mark of a key that was destroyed
+//! says that values of it may be left here.
 
 use std::collections::HashSet;
 
@@ -38,6 +39,7 @@ fn place(number: &str) -> Place<'_> {
     }
 }
 
+const UNMARK: &str = "DELETE FROM key_check WHERE number = $1";
 const MARKS: &str = "SELECT number, sealed FROM key_check ORDER BY number";
 const MARK: &str =
     "INSERT INTO key_check (number, sealed) VALUES ($1, $2) ON CONFLICT (number) DO NOTHING";
@@ -52,6 +54,21 @@ pub(super) async fn marks(connection: &mut Connection) -> Result<Vec<Mark>, Erro
         })
     });
     marks.collect()
+}
+
+/// Those of these keys that have a mark.
+pub(super) async fn marked(connection: &mut Connection, keys: &[u32]) -> Result<Vec<u32>, Error> {
+    let marks = marks(connection).await?;
+    let marked: HashSet<i64> = marks.iter().map(|mark| mark.number).collect();
+    let mut keys = keys.to_vec();
+    keys.retain(|number| marked.contains(&i64::from(*number)));
+    Ok(keys)
+}
+
+/// Takes the mark of a key away.
+pub(super) async fn unmark(connection: &mut Connection, key: u32) -> Result<(), sqlx::Error> {
+    let unmark = query(UNMARK).bind(i64::from(key));
+    unmark.execute(connection).await.map(drop)
 }
 
 /// Leaves a mark of every key that has none.

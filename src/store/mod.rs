@@ -132,9 +132,11 @@ impl Store {
             ring,
             clock,
         };
-        Ok(Self {
+        let store = Self {
             shared: Arc::new(shared),
-        })
+        };
+        store.remove_destroyed().await?;
+        Ok(store)
     }
 
     /// True when other nodes may work on the same database.

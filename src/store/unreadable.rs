@@ -7,10 +7,12 @@
 use std::ops::Add;
 
 use super::backend::{Connection, Row, query};
+use super::marks::unmark;
 use super::parked::drop_parts;
 use super::sql;
 use super::writer::Change;
 use crate::domain::TenantId;
+use crate::seal::header_of;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +44,9 @@ const PAYLOADS: &str = "DELETE FROM payload WHERE SUBSTR(sealed, 1, 5) = $1";
 const ENTRIES: &str = "DELETE FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1";
 const PARTS: &str = "SELECT id, message_id FROM parked WHERE SUBSTR(sealed, 1, 5) = $1";
 
-/// Removes everything that begins with one of these headers.
+/// Removes everything that these keys sealed, and then their marks.
 pub(super) struct RemoveSealed {
-    pub(super) headers: Vec<Header>,
+    pub(super) keys: Vec<u32>,
     pub(super) now: i64,
 }
 
@@ -53,7 +55,8 @@ impl Change for RemoveSealed {
 
     async fn run(&self, connection: &mut Connection) -> Result<Removed, sqlx::Error> {
         let mut removed = Removed::default();
-        for header in self.headers.iter().map(|header| header.to_vec()) {
+        for number in &self.keys {
+            let header = header_of(*number).to_vec();
             for (statement, count) in [
                 (PAYLOADS, &mut removed.payloads),
                 (ENTRIES, &mut removed.entries),
@@ -69,6 +72,7 @@ impl Change for RemoveSealed {
                 .fetch_all(&mut *connection)
                 .await?;
             removed.parked += drop_parts(connection, &parts, self.now).await?;
+            unmark(connection, *number).await?;
         }
         Ok(removed)
     }

@@ -4,7 +4,7 @@
 use super::Store;
 use super::backend::query;
 use super::error::Error;
-use super::marks::WriteMarks;
+use super::marks::{WriteMarks, marked};
 use super::ring::RingKey;
 use super::ring_change::{Destroy, Rewrap, Rotate, Rotation};
 use super::sql::{Columnar as _, ms};
@@ -32,17 +32,12 @@ impl Store {
     ///
     /// [`Error::Unavailable`]; keys that are open stay so.
     pub async fn follow_ring(&self) -> Result<bool, Error> {
-        let before = self.keys().destroyed();
-        if !self.ring().follow().await? {
-            return Ok(false);
+        let changed = self.ring().follow().await?;
+        if changed {
+            self.mark_new_keys().await?;
         }
-        self.mark_new_keys().await?;
-        let mut destroyed = self.keys().destroyed();
-        destroyed.retain(|number| !before.contains(number));
-        if !destroyed.is_empty() {
-            self.remove_unreadable(&destroyed).await?;
-        }
-        Ok(true)
+        self.remove_destroyed().await?;
+        Ok(changed)
     }
 
     /// Every key of the ring, without the keys.
@@ -152,7 +147,7 @@ impl Store {
             .into_iter()
             .partition(|key| key.destroyed_at.is_some());
         let numbers: Vec<u32> = gone.iter().map(|key| key.number).collect();
-        let removed = self.remove_unreadable(&numbers).await?;
+        let removed = self.remove_sealed(numbers).await?;
         // Also what was sealed before the tenant had a key of its own.
         let more = RemoveOthers {
             tenant: tenant.clone(),
@@ -166,13 +161,23 @@ impl Store {
         })
     }
 
-    /// Removes what was sealed with these keys.
-    pub(super) async fn remove_unreadable(&self, numbers: &[u32]) -> Result<Removed, Error> {
-        let change = RemoveSealed {
-            headers: numbers.iter().map(|number| header_of(*number)).collect(),
-            now: ms(self.clock().now()),
-        };
-        self.writer().write(change).await
+    /// Removes what destroyed keys sealed and is still here: in a copy of
+    /// before, or because somebody else destroyed them.
+    pub(super) async fn remove_destroyed(&self) -> Result<(), Error> {
+        let destroyed = self.keys().destroyed();
+        if destroyed.is_empty() {
+            return Ok(());
+        }
+        let left = marked(&mut self.reader().await?, &destroyed).await?;
+        if !left.is_empty() {
+            self.remove_sealed(left).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_sealed(&self, keys: Vec<u32>) -> Result<Removed, Error> {
+        let now = ms(self.clock().now());
+        self.writer().write(RemoveSealed { keys, now }).await
     }
 
     async fn mark_new_keys(&self) -> Result<(), Error> {
