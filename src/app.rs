@@ -26,14 +26,17 @@ use crate::deliver::{self, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
 use crate::receive::{self, Budget, Intake, Reception};
-use crate::seal::{KeyError, Keys};
+use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
-use crate::store::{self, DatabaseUrl, Store, UnknownDatabase};
+use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
 use crate::watch::{Board, CourierError, Watch, api_keys_ending, check_webhook};
 use live::{Live, warn_of_parties_without_authority};
 use own_certificate::OwnCertificate;
 use warnings::Warnings;
 
+/// How often the key ring is compared with the one in use. The contract gives
+/// five seconds.
+const FOLLOW_RING: Duration = Duration::from_secs(1);
 /// How often what is out of date is removed.
 const SWEEP: Duration = Duration::from_mins(10);
 /// How often times of last use are written.
@@ -63,20 +66,14 @@ impl Base {
         std::fs::create_dir_all(&settings.data_dir).map_err(|cause| {
             StartError::DataFolder(settings.data_dir.display().to_string(), cause)
         })?;
-        let keys = match &settings.data_key {
-            Source::File(path) => Keys::open_or_create(path).map_err(StartError::Keys)?,
-            Source::Text(secret) => Keys::from_text(secret.expose()).map_err(StartError::Keys)?,
-        };
-        let url = match &settings.database {
-            Database::Sqlite(path) => DatabaseUrl::sqlite(path),
-            Database::Postgres(url) => url.expose().parse().map_err(StartError::Database)?,
-        };
-        let store = Store::open(&url, keys.clone(), clock.clone())
+        let ring = ring_place(settings)?;
+        let url = database_url(&settings.database)?;
+        let store = Store::open(&url, &ring, clock.clone())
             .await
             .map_err(StartError::Store)?;
         Ok(Self {
             foundation,
-            keys,
+            keys: store.keys().clone(),
             store,
             clock,
         })
@@ -105,6 +102,46 @@ impl Base {
             look_again: Arc::new(Notify::new()),
         }
     }
+}
+
+/// Where a database is.
+///
+/// # Errors
+///
+/// [`StartError::Database`].
+pub fn database_url(database: &Database) -> Result<DatabaseUrl, StartError> {
+    match database {
+        Database::Sqlite(path) => Ok(DatabaseUrl::sqlite(path)),
+        Database::Postgres(url) => url.expose().parse().map_err(StartError::Database),
+    }
+}
+
+/// Where the key ring is, and what opens it.
+///
+/// # Errors
+///
+/// [`StartError::Keys`] or [`StartError::Database`].
+pub fn ring_place(settings: &Settings) -> Result<RingPlace, StartError> {
+    Ok(RingPlace {
+        url: database_url(&settings.ring)?,
+        masters: masters(settings)?,
+    })
+}
+
+/// The master key, made when its file is not there yet, and the one before it.
+fn masters(settings: &Settings) -> Result<Masters, StartError> {
+    let current = match &settings.data_key {
+        Source::File(path) => Master::open_or_create(path),
+        Source::Text(secret) => Master::from_text(secret.expose()),
+    };
+    let previous = settings.previous_key.as_ref().map(|source| match source {
+        Source::File(path) => Master::open(path),
+        Source::Text(secret) => Master::from_text(secret.expose()),
+    });
+    Ok(Masters {
+        current: current.map_err(StartError::Keys)?,
+        previous: previous.transpose().map_err(StartError::Keys)?,
+    })
 }
 
 /// A daemon that is bound to its addresses and not serving yet.
@@ -260,6 +297,7 @@ impl App {
             seen: self.seen,
         };
         tasks.spawn(warnings.run(self.stop.clone()));
+        tasks.spawn(follow_ring(self.base.store.clone(), self.stop.clone()));
         tasks.spawn(sweep(
             self.base.store.clone(),
             self.intake.clone(),
@@ -353,6 +391,26 @@ pub fn check_alerts(settings: &Settings) -> Result<(), StartError> {
     check_webhook(settings).map_err(StartError::Alerts)
 }
 
+/// Follows changes of the key ring: new keys, and keys that were destroyed.
+async fn follow_ring(store: Store, stop: CancellationToken) {
+    let mut failed_before = false;
+    while stop
+        .run_until_cancelled(tokio::time::sleep(FOLLOW_RING))
+        .await
+        .is_some()
+    {
+        let followed = store.follow_ring().await;
+        match &followed {
+            Ok(true) => tracing::info!("The key ring was read again"),
+            Err(cause) if !failed_before => {
+                tracing::error!("The key ring cannot be compared; open keys stay: {cause}");
+            }
+            _ => {}
+        }
+        failed_before = followed.is_err();
+    }
+}
+
 /// Removes what is out of date: recovered persons after the window, parked
 /// parts, remembered cases.
 async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
@@ -415,7 +473,7 @@ async fn touch(
 pub enum StartError {
     /// The data folder cannot be made.
     DataFolder(String, std::io::Error),
-    /// The data key cannot be used.
+    /// The master key cannot be used.
     Keys(KeyError),
     /// The token of the operators' API cannot be used.
     AdminToken(KeyError),
@@ -439,7 +497,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DataFolder(path, cause) => write!(f, "data folder {path}: {cause}"),
-            Self::Keys(cause) => write!(f, "data key: {cause}"),
+            Self::Keys(cause) => write!(f, "master key: {cause}"),
             Self::AdminToken(cause) => write!(f, "{}: {cause}", admin::TOKEN_FILE),
             Self::Store(cause) => write!(f, "database: {cause}"),
             Self::Setup(cause) => write!(f, "{cause}"),

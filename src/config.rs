@@ -42,8 +42,12 @@ pub struct Settings {
     pub limits: Limits,
     /// Numbers of the privacy policy.
     pub policy: Policy,
-    /// The key that seals what is stored. Default `data.key` in the data folder.
+    /// The master key. Default `data.key` in the data folder.
     pub data_key: Source,
+    /// The master key before it, while the ring is wrapped anew. Default none.
+    pub previous_key: Option<Source>,
+    /// The database of the key ring. Default `ring.db` in the data folder.
+    pub ring: Database,
     /// What is logged and how.
     pub log: Log,
     /// When and where operators are told.
@@ -357,6 +361,23 @@ impl Source {
             Self::Text(text) => Ok(text.expose().to_owned()),
         }
     }
+
+    /// Where an argument says that key material comes from: `file:PATH`, or
+    /// `env:NAME` for a variable of the environment.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn from_argument(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(Self::File(PathBuf::from(path)));
+        }
+        let name = text.strip_prefix("env:");
+        let name = name.ok_or("must be file:PATH or env:NAME, never the key itself")?;
+        let value = std::env::var(name);
+        let value = value.map_err(|_| format!("the environment has no variable {name}"))?;
+        Ok(Self::Text(Secret(without_line_end(&value).to_owned())))
+    }
 }
 
 /// The file as it is written; [`Settings`] is what it means.
@@ -409,15 +430,18 @@ struct WrittenPaths {
 #[serde(deny_unknown_fields)]
 struct WrittenKeys {
     data: Option<String>,
+    previous: Option<String>,
+    ring: Option<String>,
 }
 
 /// Keys that name a source of key material: their `file:` is kept as a path.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "tls.cert",
     "tls.key",
     "tls.client_ca",
     "keys.data",
     "alerts.ca",
+    "keys.previous",
 ];
 
 impl Settings {
@@ -472,12 +496,16 @@ impl Settings {
                 .map_err(|problem| file.fault(key, problem))
         };
         let data_dir = folder.join(written.data_dir.unwrap_or_else(default_data_dir));
-        let database = match written.database.url {
-            None => Database::Sqlite(data_dir.join("gateway.db")),
-            Some(url) => {
-                database(url, folder).map_err(|problem| file.fault("database.url", problem))?
-            }
+        let at = |key: &'static str, url: Option<String>, name: &str| match url {
+            None => Ok(Database::Sqlite(data_dir.join(name))),
+            Some(url) => database(url, folder).map_err(|problem| file.fault(key, problem)),
         };
+        let database = at("database.url", written.database.url, "gateway.db")?;
+        let ring = at("keys.ring", written.keys.ring, "ring.db")?;
+        if ring == database {
+            let problem = "must be another database than database.url".to_owned();
+            return Err(file.fault("keys.ring", problem));
+        }
         Ok(Self {
             listen: written.listen.unwrap_or_else(default_listen),
             gateway: written.gateway,
@@ -497,6 +525,8 @@ impl Settings {
             policy: written.policy,
             data_key: source("keys.data", written.keys.data)?
                 .unwrap_or_else(|| Source::File(data_dir.join("data.key"))),
+            previous_key: source("keys.previous", written.keys.previous)?,
+            ring,
             log: written.log,
             alerts: Alerts {
                 ca: source("alerts.ca", written.alerts.ca.clone())?,
@@ -599,7 +629,7 @@ fn source(
     if let Some(path) = text.strip_prefix("file:") {
         return Ok(Source::File(folder.join(path)));
     }
-    if key == "keys.data" {
+    if key.starts_with("keys.") {
         // A key in the file would be committed with it one day.
         return if from_environment {
             Ok(Source::Text(Secret(text)))

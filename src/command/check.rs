@@ -39,6 +39,8 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         passed("policy", json!(format!("version {version}")));
         base.store.health().await.map_err(|cause| no(&cause))?;
         passed("database", Value::Null);
+        let keys = base.store.ring_keys().await.map_err(|cause| no(&cause))?;
+        passed("key ring", json!(format!("{} keys", keys.len())));
         let setup = base.setup().await.map_err(|cause| no(&cause))?;
         let directory = setup.directory.directory();
         let (parties, tenants) = (directory.parties.len(), directory.tenants.len());

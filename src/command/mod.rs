@@ -6,10 +6,12 @@
 //! line; a failure is the last of them, `{"error": …}`.
 
 mod apply;
+mod backup;
 mod check;
 mod dead;
 mod explain;
 mod key;
+mod keys;
 mod parked;
 mod push;
 mod serve;
@@ -66,6 +68,13 @@ enum Command {
     /// Lists what has no way to go yet, lets it go, or drops it.
     #[command(subcommand)]
     Parked(parked::ParkedCommand),
+    /// The keys that seal what is stored: lists, rotates, destroys them.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Writes all messages to one file, also while the daemon runs.
+    Backup(backup::BackupArguments),
+    /// Puts a backup in the place of the database, while no daemon runs.
+    Restore(backup::RestoreArguments),
     /// Checks everything that would make `serve` fail, without serving.
     Check,
 }
@@ -218,6 +227,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Dead(asked) => dead::dead(config, &asked, format),
         Command::Parked(asked) => parked::parked(config, &asked, format),
         Command::Push(asked) => push::push(config, &asked, format),
+        Command::Keys(asked) => keys::keys(config, &asked, format),
+        Command::Backup(asked) => backup::backup(config, &asked, format),
+        Command::Restore(asked) => backup::restore(config, &asked, format),
         Command::Check => check::check(config, format),
     };
     match outcome {

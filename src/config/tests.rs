@@ -51,6 +51,14 @@ fn a_fault_names_file_line_and_key_and_no_secret() {
             "gateway.toml:2: keys.data: must be file:PATH or env:NAME, never the key itself",
         ),
         (
+            "[keys]\nprevious = \"hush\"",
+            "gateway.toml:2: keys.previous: must be file:PATH or env:NAME, never the key itself",
+        ),
+        (
+            "[database]\nurl = \"sqlite:one.db\"\n[keys]\nring = \"sqlite:one.db\"",
+            "gateway.toml:4: keys.ring: must be another database than database.url",
+        ),
+        (
             "[database]\nurl = \"mysql://hush\"",
             "gateway.toml:2: database.url: must be sqlite:PATH or postgres://…",
         ),

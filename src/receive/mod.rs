@@ -11,6 +11,7 @@ mod intake;
 mod plan;
 mod prepare;
 mod routes;
+mod signature;
 mod status;
 mod waiting;
 

@@ -76,13 +76,15 @@ impl RoutePlan {
         counts.into_iter().map(count).collect()
     }
 
-    /// The changes of the ledger; none when nothing was released.
-    pub fn take_changes(&mut self) -> Vec<LedgerChange> {
-        if self.release.is_some() {
-            std::mem::take(&mut self.decision.changes)
-        } else {
-            Vec::new()
+    /// The changes of the ledger, with whose they are; none when nothing was
+    /// released.
+    pub fn take_changes(&mut self) -> Vec<(TenantId, LedgerChange)> {
+        if self.release.is_none() {
+            return Vec::new();
         }
+        let changes = std::mem::take(&mut self.decision.changes);
+        let theirs = changes.into_iter();
+        theirs.map(|change| (self.tenant.clone(), change)).collect()
     }
 }
 

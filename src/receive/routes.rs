@@ -20,6 +20,7 @@ use super::answer::Answer;
 use super::body::{self, BodyLimits, Budget, Received};
 use super::intake::{Accepted, Intake, Refusal};
 use super::prepare::Outline;
+use super::signature;
 use crate::access::{Caller, Door, Doorkeeper, Limit, Running};
 use crate::clock;
 use crate::domain::{Finding, Language, PartyId};
@@ -52,6 +53,7 @@ pub fn routes(reception: Reception) -> Router {
     Router::new()
         .route("/v1/messages", post(post_message).get(find_message))
         .route("/v1/messages/{id}", get(get_message))
+        .route("/.well-known/jwks.json", get(signature::public_keys))
         .layer(DefaultBodyLimit::disable())
         .with_state(reception)
 }
@@ -292,13 +294,10 @@ fn addressee<'a>(
     own.or(known.map(String::as_str)).unwrap_or_default()
 }
 
+const XML: &str = "application/xml; charset=utf-8";
+
 fn xml_response(status: StatusCode, xml: String) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/xml; charset=utf-8")],
-        xml,
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, XML)], xml).into_response()
 }
 
 /// The receipt of an accepted message: the same one every time.
@@ -325,29 +324,34 @@ fn receipt(accepted: &Accepted, received: &Received, asked: Asked, caller: &Call
         .standing(&caller.party)
         .edition
         .message_by_code("99999");
-    let mut response = match schema.filter(|_| as_xml) {
-        Some(schema) => {
-            let answer = Answer {
-                schema,
-                from: &caller.setup.settings.gateway.sender_id,
-                to: accepted.outline.sender_id.as_deref().unwrap_or_default(),
-                berrefnr: &format!("SGW-R-{}", message.id),
-                answered: accepted.outline.berrefnr.as_deref().unwrap_or_default(),
-                test: message.test,
-                at: clock::civil_at(message.received_at),
-                kind: &mapping.receipt().positive,
-                errors: &[],
-                refused: None,
-            };
-            xml_response(status, answer.to_xml())
-        }
-        None => (
-            status,
-            Json(receipt_json(message, received, asked.language)),
-        )
-            .into_response(),
+    let digest = received
+        .sent
+        .unwrap_or_else(|| body::sha256(&received.bytes));
+    let digest = format!("sha-256:{}", hex(&digest));
+    let (kind, text) = if let Some(schema) = schema.filter(|_| as_xml) {
+        let answer = Answer {
+            schema,
+            from: &caller.setup.settings.gateway.sender_id,
+            to: accepted.outline.sender_id.as_deref().unwrap_or_default(),
+            berrefnr: &format!("SGW-R-{}", message.id),
+            answered: accepted.outline.berrefnr.as_deref().unwrap_or_default(),
+            test: message.test,
+            at: clock::civil_at(message.received_at),
+            kind: &mapping.receipt().positive,
+            errors: &[],
+            refused: None,
+        };
+        (XML, answer.to_xml())
+    } else {
+        let receipt = receipt_json(message, &digest, asked.language);
+        ("application/json", receipt.to_string())
     };
+    let signed = signature::sign(&caller.setup, message, &digest, text.as_bytes());
+    let mut response = (status, [(header::CONTENT_TYPE, kind)], text).into_response();
     let headers = response.headers_mut();
+    if let Some(signed) = signed {
+        headers.insert(signature::RECEIPT_SIGNATURE, signed);
+    }
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{}", message.id)) {
         headers.insert(header::LOCATION, location);
     }
@@ -357,15 +361,12 @@ fn receipt(accepted: &Accepted, received: &Received, asked: Asked, caller: &Call
     response
 }
 
-fn receipt_json(message: &StoredMessage, received: &Received, language: Language) -> Value {
-    let digest = received
-        .sent
-        .unwrap_or_else(|| body::sha256(&received.bytes));
+fn receipt_json(message: &StoredMessage, digest: &str, language: Language) -> Value {
     json!({
         "id": message.id,
         "status": "accepted",
         "received_at": message.received_at.to_string(),
-        "digest": format!("sha-256:{}", hex(&digest)),
+        "digest": digest,
         "message_type": message.message_type,
         "edition": message.edition,
         "test": message.test,

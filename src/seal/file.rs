@@ -9,12 +9,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
-use super::{KeyError, SECRET_LEN};
+use super::{KeyError, SECRET_LEN, Secret};
 
 /// More than any spelling of a secret needs; a longer file is something else.
 const MAX_FILE_BYTES: u64 = 256;
-
-type Secret = Zeroizing<[u8; SECRET_LEN]>;
 
 pub(super) fn read_or_create(path: &Path) -> Result<Secret, KeyError> {
     match read(path) {
@@ -26,7 +24,7 @@ pub(super) fn read_or_create(path: &Path) -> Result<Secret, KeyError> {
     }
 }
 
-fn read(path: &Path) -> Result<Secret, KeyError> {
+pub(super) fn read(path: &Path) -> Result<Secret, KeyError> {
     let file = File::open(path).map_err(KeyError::File)?;
     // Asked of the open file, so that it cannot be exchanged in between.
     let mode = file

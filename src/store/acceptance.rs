@@ -15,9 +15,9 @@ use super::message::StoredMessage;
 use super::parked::ParkedItem;
 use super::sql::{self, blob};
 use crate::clock;
-use crate::domain::{Domain, Finding, KeyedHash, PartyId};
+use crate::domain::{Domain, Finding, KeyedHash, PartyId, TenantId};
 use crate::policy::{LedgerChange, Parked, Release, Withheld};
-use crate::seal::{Keys, Place};
+use crate::seal::{Keys, NoKey, Place, Scope};
 
 /// A message that was received, without its content.
 #[derive(Clone)]
@@ -85,8 +85,8 @@ pub struct Acceptance {
     pub directory_version: i64,
     /// What its receivers get.
     pub releases: Vec<Release>,
-    /// What their routes now know.
-    pub ledger: Vec<LedgerChange>,
+    /// What their routes now know, by the tenant of the route.
+    pub ledger: Vec<(TenantId, LedgerChange)>,
     /// Days that a closed case stays in the ledger, `policy.window_days`.
     pub window_days: i32,
     /// Cases to be recognised for two years.
@@ -101,6 +101,16 @@ pub struct Acceptance {
     pub answer: Option<Answer>,
 }
 
+impl Acceptance {
+    /// Whose keys are needed to seal it.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        let released = self.releases.iter().map(Release::tenant);
+        let parked = self.parked.iter().filter_map(Parked::tenant);
+        let known = self.ledger.iter().map(|(tenant, _)| tenant);
+        released.chain(parked).chain(known)
+    }
+}
+
 /// Everything that releasing one parked part writes, in one transaction. Its
 /// releases count as deliveries of the message that it came with.
 #[derive(Debug)]
@@ -111,14 +121,22 @@ pub struct Unparking<'a> {
     pub directory_version: i64,
     /// What its receivers get; may be empty, when policy withholds it all.
     pub releases: Vec<Release>,
-    /// What their routes now know.
-    pub ledger: Vec<LedgerChange>,
+    /// What their routes now know, by the tenant of the route.
+    pub ledger: Vec<(TenantId, LedgerChange)>,
     /// Days that a closed case stays in the ledger, `policy.window_days`.
     pub window_days: i32,
     /// Cases to be recognised for two years.
     pub remember: Vec<Remembered>,
     /// What was kept back, in numbers.
     pub withheld: Vec<Withheld>,
+}
+
+impl Unparking<'_> {
+    /// Whose keys are needed to seal it.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        let known = self.ledger.iter().map(|(tenant, _)| tenant);
+        self.releases.iter().map(Release::tenant).chain(known)
+    }
 }
 
 /// Why an acceptance was not written; then nothing of it was.
@@ -269,7 +287,11 @@ pub(super) fn parked_place(id: &str) -> Place<'_> {
 }
 
 impl Prepared {
-    pub(super) fn of_message(keys: &Keys, acceptance: &Acceptance, now: Timestamp) -> Self {
+    pub(super) fn of_message(
+        keys: &Keys,
+        acceptance: &Acceptance,
+        now: Timestamp,
+    ) -> Result<Self, NoKey> {
         let message = &acceptance.message;
         let origin = Origin {
             keys,
@@ -278,17 +300,21 @@ impl Prepared {
             received_at: sql::ms(message.received_at),
             now,
         };
-        Self {
+        Ok(Self {
             directory_version: acceptance.directory_version,
-            message: Some(message_row(keys, acceptance)),
+            message: Some(message_row(keys, acceptance)?),
             deliveries: acceptance
                 .releases
                 .iter()
                 .map(|r| origin.delivery(r))
-                .collect(),
-            ledger: origin.ledger(&acceptance.ledger, acceptance.window_days),
+                .collect::<Result<_, _>>()?,
+            ledger: origin.ledger(&acceptance.ledger, acceptance.window_days)?,
             remember: acceptance.remember.clone(),
-            parked: acceptance.parked.iter().map(|p| origin.parked(p)).collect(),
+            parked: acceptance
+                .parked
+                .iter()
+                .map(|p| origin.parked(p))
+                .collect::<Result<_, _>>()?,
             unparked: acceptance.unparked.clone(),
             withheld: acceptance
                 .withheld
@@ -301,10 +327,14 @@ impl Prepared {
                 positive: answer.positive,
                 at: origin.received_at,
             }),
-        }
+        })
     }
 
-    pub(super) fn of_parked(keys: &Keys, unparking: &Unparking<'_>, now: Timestamp) -> Self {
+    pub(super) fn of_parked(
+        keys: &Keys,
+        unparking: &Unparking<'_>,
+        now: Timestamp,
+    ) -> Result<Self, NoKey> {
         let item = unparking.item;
         let origin = Origin {
             keys,
@@ -313,15 +343,15 @@ impl Prepared {
             received_at: sql::ms(item.received_at),
             now,
         };
-        Self {
+        Ok(Self {
             directory_version: unparking.directory_version,
             message: None,
             deliveries: unparking
                 .releases
                 .iter()
                 .map(|r| origin.delivery(r))
-                .collect(),
-            ledger: origin.ledger(&unparking.ledger, unparking.window_days),
+                .collect::<Result<_, _>>()?,
+            ledger: origin.ledger(&unparking.ledger, unparking.window_days)?,
             remember: unparking.remember.clone(),
             parked: Vec::new(),
             unparked: vec![item.id.clone()],
@@ -331,7 +361,7 @@ impl Prepared {
                 .map(|w| origin.withheld(w))
                 .collect(),
             answer: None,
-        }
+        })
     }
 
     /// How much memory it holds while it waits, about.
@@ -345,7 +375,7 @@ impl Prepared {
     }
 }
 
-fn message_row(keys: &Keys, acceptance: &Acceptance) -> MessageRow {
+fn message_row(keys: &Keys, acceptance: &Acceptance) -> Result<MessageRow, NoKey> {
     let message = &acceptance.message;
     let parts = acceptance.releases.len() + acceptance.parked.len();
     let details = Details {
@@ -353,7 +383,7 @@ fn message_row(keys: &Keys, acceptance: &Acceptance) -> MessageRow {
         findings: &message.findings,
         routed: &message.routed,
     };
-    MessageRow {
+    Ok(MessageRow {
         id: message.id.clone(),
         party: message.party.to_string(),
         test: message.test,
@@ -362,17 +392,17 @@ fn message_row(keys: &Keys, acceptance: &Acceptance) -> MessageRow {
         received_at: sql::ms(message.received_at),
         message_type: message.message_type.clone(),
         edition: message.edition.clone(),
-        details: details.seal(keys, &message.id),
+        details: details.seal(keys, &message.id)?,
         shown: message.shown,
         parked: !acceptance.parked.is_empty(),
         parts: i64::try_from(parts).unwrap_or(i64::MAX),
-    }
+    })
 }
 
 impl Origin<'_> {
-    fn delivery(&self, release: &Release) -> DeliveryRow {
+    fn delivery(&self, release: &Release) -> Result<DeliveryRow, NoKey> {
         let cases = release.cases().iter();
-        DeliveryRow {
+        Ok(DeliveryRow {
             id: release.id().to_owned(),
             message_id: self.message_id.to_owned(),
             party: release.to().to_string(),
@@ -387,22 +417,30 @@ impl Origin<'_> {
             received_at: self.received_at,
             offered_at: sql::ms(self.now),
             bytes: release.xml().len(),
-            payload: self.keys.seal(payload_place(release.id()), release.xml()),
-        }
+            payload: self.keys.seal(
+                Scope::Tenant(release.tenant()),
+                payload_place(release.id()),
+                release.xml(),
+            )?,
+        })
     }
 
-    fn ledger(&self, changes: &[LedgerChange], window_days: i32) -> Vec<LedgerStep> {
+    fn ledger(
+        &self,
+        changes: &[(TenantId, LedgerChange)],
+        window_days: i32,
+    ) -> Result<Vec<LedgerStep>, NoKey> {
         let steps = changes.iter();
         steps
-            .map(|change| LedgerStep::new(self.keys, change, window_days))
+            .map(|(tenant, change)| LedgerStep::new(self.keys, tenant, change, window_days))
             .collect()
     }
 
-    fn parked(&self, parked: &Parked) -> ParkedRow {
+    fn parked(&self, parked: &Parked) -> Result<ParkedRow, NoKey> {
         let mut persons: Vec<Vec<u8>> = parked.persons().iter().map(blob).collect();
         persons.sort_unstable();
         persons.dedup();
-        ParkedRow {
+        Ok(ParkedRow {
             id: parked.id().to_owned(),
             message_id: self.message_id.to_owned(),
             party: parked.party().to_string(),
@@ -413,9 +451,13 @@ impl Origin<'_> {
             message_type: parked.message_type().to_owned(),
             edition: parked.edition().to_owned(),
             bytes: parked.xml().len(),
-            sealed: self.keys.seal(parked_place(parked.id()), parked.xml()),
+            sealed: self.keys.seal(
+                Scope::from(parked.tenant()),
+                parked_place(parked.id()),
+                parked.xml(),
+            )?,
             persons,
-        }
+        })
     }
 
     fn withheld(&self, withheld: &Withheld) -> (WithheldKey, i64) {

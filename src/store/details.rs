@@ -3,9 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::error::{Error, damaged};
+use super::error::Error;
+use super::ring::Ring;
 use crate::domain::{Code, Domain, Finding, Severity};
-use crate::seal::{Keys, Place};
+use crate::seal::{Keys, NoKey, Place, Scope};
 
 /// What a receipt holds beside its columns.
 pub(super) struct Details<'a> {
@@ -30,22 +31,22 @@ fn place(message_id: &str) -> Place<'_> {
 }
 
 impl Details<'_> {
-    pub(super) fn seal(&self, keys: &Keys, message_id: &str) -> Vec<u8> {
+    pub(super) fn seal(&self, keys: &Keys, message_id: &str) -> Result<Vec<u8>, NoKey> {
         let routed = self.routed.iter().map(|domain| domain.as_str());
         let plain = json!({
             "reference": self.reference,
             "findings": self.findings.iter().map(finding_to_json).collect::<Vec<_>>(),
             "routed": routed.collect::<Vec<_>>(),
         });
-        keys.seal(place(message_id), plain.to_string().as_bytes())
+        let place = place(message_id);
+        keys.seal(Scope::Installation, place, plain.to_string().as_bytes())
     }
 }
 
 impl OpenDetails {
-    pub(super) fn open(keys: &Keys, message_id: &str, sealed: &[u8]) -> Result<Self, Error> {
-        let plain = keys
-            .open(place(message_id), sealed)
-            .map_err(damaged("receipt"))?;
+    pub(super) async fn open(ring: &Ring, message_id: &str, sealed: &[u8]) -> Result<Self, Error> {
+        let plain = ring.unseal(place(message_id), sealed).await;
+        let plain = plain.map_err(|cause| cause.damaged("receipt"))?;
         let json = serde_json::from_slice(&plain).ok();
         json.as_ref()
             .and_then(Self::from_json)

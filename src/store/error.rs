@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::seal::SealError;
+use crate::seal::NoKey;
 
 /// Why a call to the store failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub enum Error {
     Unavailable(Cause),
     /// Somebody else changed it first: read again and decide again.
     Conflict,
-    /// The key file is not the one that this database was made with.
+    /// Master key or key ring are not the ones that this database was made
+    /// with, or the ring is an older copy.
     WrongKeys,
     /// A row does not hold what this version writes, or was tampered with.
     Damaged {
@@ -107,7 +108,7 @@ impl fmt::Display for Error {
             Self::Unavailable(cause) => write!(f, "the database is not available: {cause}"),
             Self::Conflict => f.write_str("it was changed in the meantime"),
             Self::WrongKeys => {
-                f.write_str("the key file is not the one that this database was made with")
+                f.write_str("master key or key ring are not those of this database (docs/keys.md)")
             }
             Self::Damaged { what } => write!(f, "a stored {what} is damaged"),
         }
@@ -144,9 +145,11 @@ impl From<&sqlx::Error> for Cause {
     }
 }
 
-/// A value that does not open is damaged, whatever the reason.
-pub(super) fn damaged(what: &'static str) -> impl Fn(SealError) -> Error {
-    move |_| Error::Damaged { what }
+/// The key went between two looks at the ring.
+impl From<NoKey> for Error {
+    fn from(NoKey: NoKey) -> Self {
+        Self::Conflict
+    }
 }
 
 /// True when another node stood in the way and the same work may well succeed

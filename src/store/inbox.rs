@@ -4,7 +4,7 @@
 //! out what policy released and knows nothing of its content; [`super::lease`]
 //! holds the rules of order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use super::Store;
 use super::acceptance::payload_place;
 use super::backend::{Row, query};
 use super::details::OpenDetails;
-use super::error::{Error, damaged};
+use super::error::Error;
 use super::lease::{Acknowledge, Due, Fenced, Lease, Reports, Taken, Then, WithLease};
+use super::ring::Unopened;
 use super::sql::{self, Columnar as _, blob, ms};
 use crate::domain::{Domain, KeyedHash, PartyId, TenantId};
-use crate::seal::{self, Place};
+use crate::seal::{self, Place, Scope, SealError};
 
 /// Code of a release that was given up because it does not open.
 pub const UNREADABLE: &str = "unreadable";
@@ -237,8 +238,10 @@ impl Store {
         let mut leased = Vec::with_capacity(taken.rows.len());
         for row in &taken.rows {
             let id: String = row.value("id")?;
-            let Some(xml) = payloads.remove(&id) else {
-                self.give_up(party, &id, lease).await?;
+            let Some(xml) = payloads.open.remove(&id) else {
+                if !payloads.keyless.contains(&id) {
+                    self.give_up(party, &id, lease).await?;
+                }
                 continue;
             };
             leased.push(Leased {
@@ -270,16 +273,28 @@ impl Store {
     }
 
     /// The payloads of `rows`; one that does not open is left out.
-    async fn payloads(&self, rows: &[Row]) -> Result<HashMap<String, Zeroizing<Vec<u8>>>, Error> {
+    async fn payloads(&self, rows: &[Row]) -> Result<Payloads, Error> {
         let ids: Result<Vec<String>, Error> = rows.iter().map(|row| row.value("id")).collect();
         let mut connection = self.reader().await?;
         let sealed = sql::select_in(&mut connection, PAYLOADS, &ids?, "").await?;
         drop(connection);
-        let mut payloads = HashMap::with_capacity(sealed.len());
+        let mut payloads = Payloads::default();
         for row in &sealed {
             let id: String = row.value("delivery_id")?;
-            if let Ok(xml) = self.keys().open(payload_place(&id), row.value("sealed")?) {
-                payloads.insert(id, xml);
+            let place = payload_place(&id);
+            match self.ring().unseal(place, row.value("sealed")?).await {
+                Ok(xml) => {
+                    payloads.open.insert(id, xml);
+                }
+                Err(Unopened::Sealed(SealError::KeyUnknown { number })) => {
+                    tracing::error!(
+                        release.id = %id,
+                        "Release {id} waits: the key ring does not hold key {number}"
+                    );
+                    payloads.keyless.insert(id);
+                }
+                Err(Unopened::Sealed(_)) => {}
+                Err(Unopened::Store(cause)) => return Err(cause),
             }
         }
         Ok(payloads)
@@ -337,21 +352,29 @@ impl Store {
         reason: &str,
     ) -> Result<(), InboxError> {
         let then = Then::Bury {
-            rejection: self.sealed_rejection(id, code, reason),
+            rejection: self.sealed_rejection(id, code, reason)?,
         };
         self.with_lease(party, id, lease, then).await?;
         Ok(())
     }
 
     /// Why a release was given up, as its row holds it.
-    pub(super) fn sealed_rejection(&self, id: &str, code: &str, reason: &str) -> Vec<u8> {
+    pub(super) fn sealed_rejection(
+        &self,
+        id: &str,
+        code: &str,
+        reason: &str,
+    ) -> Result<Vec<u8>, Error> {
         let plain = Zeroizing::new(json!({ "code": code, "reason": reason }).to_string());
         let place = Place {
             table: "delivery",
             row: id.as_bytes(),
             column: "rejection",
         };
-        self.keys().seal(place, plain.as_bytes())
+        let sealed = self
+            .keys()
+            .seal(Scope::Installation, place, plain.as_bytes());
+        Ok(sealed?)
     }
 
     /// Holds a leased release for `ttl` from now, and says until when.
@@ -415,13 +438,18 @@ impl Store {
             .await?;
         drop(connection);
         let Some(row) = row else { return Ok(None) };
-        let xml = self.keys().open(payload_place(id), row.value("sealed")?);
+        let place = payload_place(id);
+        let xml = match self.ring().unseal(place, row.value("sealed")?).await {
+            Ok(xml) => xml,
+            Err(cause) if cause.is_destroyed() => return Ok(None),
+            Err(cause) => return Err(cause.damaged("payload")),
+        };
         Ok(Some(Payload {
             message_type: row.value("message_type")?,
             edition: row.value("edition")?,
             tenant: tenant(&row)?,
             test: row.value("test")?,
-            xml: xml.map_err(damaged("payload"))?,
+            xml,
         }))
     }
 
@@ -455,7 +483,7 @@ impl Store {
         let mut items = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: String = row.value("id")?;
-            let Some(xml) = payloads.remove(&id) else {
+            let Some(xml) = payloads.open.remove(&id) else {
                 continue;
             };
             items.push(FeedItem {
@@ -499,7 +527,7 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let message_id: String = row.value("message_id")?;
-        let details = OpenDetails::open(self.keys(), &message_id, row.value("details")?)?;
+        let details = OpenDetails::open(self.ring(), &message_id, row.value("details")?).await?;
         Ok(Some(ReleaseRef {
             id: row.value("id")?,
             tenant: tenant(&row)?,
@@ -511,6 +539,15 @@ impl Store {
             message_id,
         }))
     }
+}
+
+/// Payloads that were read, by release.
+#[derive(Default)]
+struct Payloads {
+    open: HashMap<String, Zeroizing<Vec<u8>>>,
+    /// Those whose key this ring does not hold: it may be an older copy, so
+    /// they wait for the right one and are not given up.
+    keyless: HashSet<String>,
 }
 
 /// Keeps the first rows whose messages fit one answer, at least one.

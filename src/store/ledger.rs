@@ -11,12 +11,13 @@ use zeroize::Zeroizing;
 
 use super::Store;
 use super::backend::{Connection, Row, query};
-use super::error::{Error, damaged};
+use super::error::Error;
+use super::ring::Ring;
 use super::sql::{self, Columnar as _, blob};
 use super::writer::Change;
-use crate::domain::KeyedHash;
+use crate::domain::{KeyedHash, TenantId};
 use crate::policy::{CaseEntry, CaseKey, CaseState, LedgerChange};
-use crate::seal::{Keys, Place};
+use crate::seal::{Keys, NoKey, Place, Scope};
 
 /// How many rows one transaction forgets at most, so that erasure never holds
 /// up receipt.
@@ -51,14 +52,19 @@ pub(super) struct LedgerStep {
 }
 
 impl LedgerStep {
-    pub(super) fn new(keys: &Keys, change: &LedgerChange, window_days: i32) -> Self {
-        match change {
+    pub(super) fn new(
+        keys: &Keys,
+        tenant: &TenantId,
+        change: &LedgerChange,
+        window_days: i32,
+    ) -> Result<Self, NoKey> {
+        Ok(match change {
             LedgerChange::Put(entry) => {
                 let id = entry_id(keys, &entry.key);
                 Self {
                     entry: id,
                     decided_on: entry.version,
-                    row: Some(seal_entry(keys, &id, entry, window_days)),
+                    row: Some(seal_entry(keys, tenant, &id, entry, window_days)?),
                 }
             }
             LedgerChange::Remove { key, version } => Self {
@@ -66,7 +72,7 @@ impl LedgerStep {
                 decided_on: *version,
                 row: None,
             },
-        }
+        })
     }
 }
 
@@ -86,28 +92,37 @@ fn place(entry: &[u8]) -> Place<'_> {
     }
 }
 
-fn seal_entry(keys: &Keys, id: &KeyedHash, entry: &CaseEntry, window_days: i32) -> LedgerRow {
+fn seal_entry(
+    keys: &Keys,
+    tenant: &TenantId,
+    id: &KeyedHash,
+    entry: &CaseEntry,
+    window_days: i32,
+) -> Result<LedgerRow, NoKey> {
     let plain = encode(entry);
-    LedgerRow {
+    Ok(LedgerRow {
         entry: blob(id),
         route: blob(&entry.key.route),
         person: blob(&entry.key.person),
         case: blob(&entry.key.case),
         forget_on: entry.state.remembered_until(window_days).map(sql::day),
-        sealed: keys.seal(place(id.as_bytes()), &plain),
-    }
+        sealed: keys.seal(Scope::Tenant(tenant), place(id.as_bytes()), &plain)?,
+    })
 }
 
-fn open_entry(keys: &Keys, row: &Row) -> Result<CaseEntry, Error> {
+/// None for an entry whose key was destroyed: it is about to go.
+async fn open_entry(ring: &Ring, row: &Row) -> Result<Option<CaseEntry>, Error> {
     let id: &[u8] = row.value("entry")?;
     let sealed: &[u8] = row.value("sealed")?;
-    let plain = keys
-        .open(place(id), sealed)
-        .map_err(damaged("ledger entry"))?;
+    let plain = match ring.unseal(place(id), sealed).await {
+        Ok(plain) => plain,
+        Err(cause) if cause.is_destroyed() => return Ok(None),
+        Err(cause) => return Err(cause.damaged("ledger entry")),
+    };
     let inner = decode(&plain).ok_or(Error::Damaged {
         what: "ledger entry",
     })?;
-    Ok(CaseEntry {
+    Ok(Some(CaseEntry {
         key: CaseKey {
             route: row.hash("route")?,
             person: row.hash("person")?,
@@ -117,7 +132,7 @@ fn open_entry(keys: &Keys, row: &Row) -> Result<CaseEntry, Error> {
         birth: inner.birth,
         state: inner.state,
         version: row.value("version")?,
-    })
+    }))
 }
 
 /// Layout of the sealed part. Every entry has the same length, so the length
@@ -198,15 +213,23 @@ const REMEMBERED: &str = "SELECT route, case_hash FROM remembered WHERE case_has
 /// Persons of one message above which it gets a query of its own.
 const ALONE: usize = 64;
 
+async fn open_entries(ring: &Ring, rows: &[Row]) -> Result<Vec<CaseEntry>, Error> {
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        entries.extend(open_entry(ring, row).await?);
+    }
+    Ok(entries)
+}
+
 /// The entries of persons on all routes.
 pub(super) async fn entries_of_persons(
     connection: &mut Connection,
-    keys: &Keys,
+    ring: &Ring,
     persons: HashSet<KeyedHash>,
 ) -> Result<Vec<CaseEntry>, Error> {
     let blobs: Vec<Vec<u8>> = persons.iter().map(blob).collect();
     let rows = sql::select_in(connection, ENTRIES_OF_PERSONS, &blobs, "").await?;
-    rows.iter().map(|row| open_entry(keys, row)).collect()
+    open_entries(ring, &rows).await
 }
 
 const STATES: &str = "SELECT entry, route, person, case_hash, version, sealed FROM ledger
@@ -215,7 +238,7 @@ const STATES: &str = "SELECT entry, route, person, case_hash, version, sealed FR
 /// The next `step` entries after `after`, in the order of their ids.
 pub(super) async fn states_after(
     connection: &mut Connection,
-    keys: &Keys,
+    ring: &Ring,
     after: &[u8],
     step: u32,
 ) -> Result<Vec<(Vec<u8>, CaseState)>, Error> {
@@ -224,11 +247,13 @@ pub(super) async fn states_after(
         .bind(i64::from(step))
         .fetch_all(connection)
         .await?;
-    let entries = rows.iter().map(|row| {
-        let id: Vec<u8> = row.value("entry")?;
-        Ok((id, open_entry(keys, row)?.state))
-    });
-    entries.collect()
+    let mut states = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(entry) = open_entry(ring, row).await? {
+            states.push((row.value("entry")?, entry.state));
+        }
+    }
+    Ok(states)
 }
 
 impl Store {
@@ -245,7 +270,7 @@ impl Store {
         let distinct: HashSet<KeyedHash> = persons.iter().map(|(_, person)| *person).collect();
         let mut entries = if distinct.len() > ALONE {
             let mut connection = self.reader().await?;
-            entries_of_persons(&mut connection, self.keys(), distinct).await?
+            entries_of_persons(&mut connection, self.ring(), distinct).await?
         } else {
             self.lookups().ask(distinct.into_iter().collect()).await?
         };
@@ -264,13 +289,8 @@ impl Store {
     ) -> Result<Vec<CaseEntry>, Error> {
         let rows = self.by_second(ENTRIES_OF_CASES, cases).await?;
         let wanted: HashSet<_> = cases.iter().copied().collect();
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let entry = open_entry(self.keys(), row)?;
-            if wanted.contains(&(entry.key.route, entry.key.case)) {
-                entries.push(entry);
-            }
-        }
+        let mut entries = open_entries(self.ring(), &rows).await?;
+        entries.retain(|entry| wanted.contains(&(entry.key.route, entry.key.case)));
         Ok(entries)
     }
 

@@ -5,15 +5,16 @@
 //! them. Alone, a question waits for nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::Pool;
 use super::error::Error;
 use super::ledger::entries_of_persons;
+use super::ring::Ring;
 use crate::domain::KeyedHash;
 use crate::policy::CaseEntry;
-use crate::seal::Keys;
 
 /// Questions that one query answers at most.
 const TOGETHER: usize = 64;
@@ -31,9 +32,9 @@ struct Question {
 pub(super) struct Lookups(mpsc::Sender<Question>);
 
 impl Lookups {
-    pub(super) fn start(pool: Pool, keys: Keys) -> Self {
+    pub(super) fn start(pool: Pool, ring: Arc<Ring>) -> Self {
         let (sender, questions) = mpsc::channel(WAITING);
-        tokio::spawn(answer_all(pool, keys, questions));
+        tokio::spawn(answer_all(pool, ring, questions));
         Self(sender)
     }
 
@@ -46,7 +47,7 @@ impl Lookups {
     }
 }
 
-async fn answer_all(pool: Pool, keys: Keys, mut questions: mpsc::Receiver<Question>) {
+async fn answer_all(pool: Pool, ring: Arc<Ring>, mut questions: mpsc::Receiver<Question>) {
     let mut gathered = Vec::with_capacity(TOGETHER);
     while questions.recv_many(&mut gathered, TOGETHER).await > 0 {
         let persons: HashSet<KeyedHash> = gathered
@@ -54,7 +55,7 @@ async fn answer_all(pool: Pool, keys: Keys, mut questions: mpsc::Receiver<Questi
             .flat_map(|question| &question.persons)
             .copied()
             .collect();
-        let found = find(&pool, &keys, persons).await;
+        let found = find(&pool, &ring, persons).await;
         for Question { persons, answer } in gathered.drain(..) {
             let entries = found.as_ref().map_err(Clone::clone).map(|found| {
                 persons
@@ -72,11 +73,11 @@ async fn answer_all(pool: Pool, keys: Keys, mut questions: mpsc::Receiver<Questi
 
 async fn find(
     pool: &Pool,
-    keys: &Keys,
+    ring: &Ring,
     persons: HashSet<KeyedHash>,
 ) -> Result<HashMap<KeyedHash, Vec<CaseEntry>>, Error> {
     let mut connection = pool.acquire().await?;
-    let entries = entries_of_persons(&mut connection, keys, persons).await?;
+    let entries = entries_of_persons(&mut connection, ring, persons).await?;
     let mut found: HashMap<KeyedHash, Vec<CaseEntry>> = HashMap::new();
     for entry in entries {
         found.entry(entry.key.person).or_default().push(entry);

@@ -11,7 +11,8 @@ use super::backend::{Row, query};
 use super::details::OpenDetails;
 use super::error::Error;
 use super::sql::{Columnar as _, blob, ms};
-use crate::domain::{Domain, Finding, KeyedHash, PartyId};
+use crate::domain::{Domain, Finding, KeyedHash, PartyId, TenantId};
+use crate::seal::NoKey;
 
 /// Where a delivery stands, in the words that senders know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,10 @@ impl Store {
     /// [`AcceptError`]. After [`AcceptError::Store`] it may still have been
     /// written: a repeat finds out.
     pub async fn accept(&self, acceptance: Acceptance) -> Result<(), AcceptError> {
+        self.provide_keys(acceptance.tenants()).await?;
         let prepared = Prepared::of_message(self.keys(), &acceptance, self.clock().now());
+        // A key that was destroyed since is made anew by the next attempt.
+        let prepared = prepared.map_err(|NoKey| AcceptError::Conflict)?;
         match self.write(prepared).await? {
             Verdict::Accepted => Ok(()),
             Verdict::Conflict => Err(AcceptError::Conflict),
@@ -148,12 +152,21 @@ impl Store {
     /// [`AcceptError::Conflict`] also when the part is gone already; never
     /// [`AcceptError::Duplicate`].
     pub async fn unpark(&self, unparking: Unparking<'_>) -> Result<(), AcceptError> {
+        self.provide_keys(unparking.tenants()).await?;
         let prepared = Prepared::of_parked(self.keys(), &unparking, self.clock().now());
+        let prepared = prepared.map_err(|NoKey| AcceptError::Conflict)?;
         match self.write(prepared).await? {
             Verdict::Accepted => Ok(()),
             Verdict::Stale => Err(AcceptError::Stale),
             Verdict::Conflict | Verdict::Duplicate => Err(AcceptError::Conflict),
         }
+    }
+
+    async fn provide_keys(
+        &self,
+        tenants: impl Iterator<Item = &TenantId>,
+    ) -> Result<(), AcceptError> {
+        self.provide(tenants).await.map_err(AcceptError::Store)
     }
 
     async fn write(&self, prepared: Prepared) -> Result<Verdict, AcceptError> {
@@ -201,7 +214,7 @@ impl Store {
     async fn receipt(&self, row: Option<Row>) -> Result<Option<StoredMessage>, Error> {
         let Some(row) = row else { return Ok(None) };
         let id: String = row.value("id")?;
-        let details = OpenDetails::open(self.keys(), &id, row.value("details")?)?;
+        let details = OpenDetails::open(self.ring(), &id, row.value("details")?).await?;
         let shown = row.value("shown")?;
         Ok(Some(StoredMessage {
             party: row.word("party", |text| PartyId::parse(text).ok())?,

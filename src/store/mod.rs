@@ -21,6 +21,7 @@ mod acceptance;
 mod alerts;
 mod api_key;
 mod backend;
+mod backup;
 mod bells;
 mod conservation;
 mod counts;
@@ -33,14 +34,19 @@ mod inbox;
 mod lease;
 mod ledger;
 mod lookup;
+mod marks;
 mod message;
 mod parked;
 mod push;
 mod replay;
 mod retention;
 mod revive;
+mod ring;
+mod ring_change;
 mod sql;
 mod survey;
+mod unreadable;
+mod vault;
 mod watching;
 mod writer;
 
@@ -52,6 +58,7 @@ pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unpar
 pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
+pub use backup::{BackupError, Contents, Restored, restore};
 pub use conservation::{Unaccounted, Walk};
 pub use counts::WithheldCount;
 pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
@@ -70,13 +77,19 @@ pub use push::{
 pub use replay::{Replay, ReplayCount, ReplayGroup};
 pub use retention::Expired;
 pub use revive::{Overtaken, Retry};
+pub use ring::{RingKey, RingPlace};
+pub use ring_change::Rotation;
+pub use unreadable::Removed;
+pub use vault::Destroyed;
 pub use watching::{DeadLetters, LedgerWalk, ParkedCount, PausedReceiver, Waiting};
 
 use crate::clock::{self, Clock};
-use crate::seal::{Keys, Place};
-use backend::{Backend, Connection, Heard, Listener, Pool, query};
+use crate::seal::Keys;
+use backend::{Backend, Connection, Heard, Listener, Pool, Schema};
 use bells::{Bells, Rings};
 use lookup::Lookups;
+use marks::{marks, write_marks};
+use ring::Ring;
 use writer::Writer;
 
 /// How long to wait for another process that writes.
@@ -90,11 +103,12 @@ pub struct Store {
 }
 
 struct Shared {
+    backend: Backend,
     read: Pool,
     lookups: Lookups,
     writer: Writer,
     bells: Arc<Bells>,
-    keys: Keys,
+    ring: Arc<Ring>,
     clock: Clock,
 }
 
@@ -105,20 +119,22 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database, makes it if there is none, and brings its schema
-    /// up to date.
+    /// Opens the database and its key ring, makes what is not there, and
+    /// brings the schema up to date.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`], or [`Error::WrongKeys`] before anything is
     /// written with keys that cannot read what is there.
-    pub async fn open(url: &DatabaseUrl, keys: Keys, clock: Clock) -> Result<Self, Error> {
-        Self::start(Backend::new(url, BUSY, clock.clone()), keys, clock).await
+    pub async fn open(url: &DatabaseUrl, ring: &RingPlace, clock: Clock) -> Result<Self, Error> {
+        Self::start(Backend::new(url, BUSY, clock.clone()), ring, clock).await
     }
 
-    async fn start(backend: Backend, keys: Keys, clock: Clock) -> Result<Self, Error> {
-        let mut connection = backend.prepare().await?;
-        check_keys(&mut connection, &keys).await?;
+    async fn start(backend: Backend, ring: &RingPlace, clock: Clock) -> Result<Self, Error> {
+        let mut connection = backend.prepare(Schema::Messages).await?;
+        let marks = marks(&mut connection).await?;
+        let ring = Arc::new(Ring::open(ring, &marks, clock.clone()).await?);
+        write_marks(&mut connection, ring.keys()).await?;
         let bells = Arc::new(Bells::default());
         let read = backend.readers();
         let node: Arc<str> = clock::new_id().into();
@@ -126,16 +142,19 @@ impl Store {
             tokio::spawn(hear(listener, Arc::clone(&node), Arc::clone(&bells)));
         }
         let shared = Shared {
-            lookups: Lookups::start(read.clone(), keys.clone()),
+            lookups: Lookups::start(read.clone(), Arc::clone(&ring)),
             read,
-            writer: Writer::start(backend, connection, Arc::clone(&bells), node),
+            writer: Writer::start(backend.clone(), connection, Arc::clone(&bells), node),
+            backend,
             bells,
-            keys,
+            ring,
             clock,
         };
-        Ok(Self {
+        let store = Self {
             shared: Arc::new(shared),
-        })
+        };
+        store.remove_destroyed().await?;
+        Ok(store)
     }
 
     /// True when other nodes may work on the same database.
@@ -148,6 +167,7 @@ impl Store {
     pub async fn close(&self) {
         self.shared.read.close().await;
         self.shared.writer.close().await;
+        self.shared.ring.close().await;
     }
 
     /// Answers whether the database can be read and, if the last write
@@ -168,6 +188,10 @@ impl Store {
         Ok(self.shared.read.acquire().await?)
     }
 
+    fn backend(&self) -> &Backend {
+        &self.shared.backend
+    }
+
     fn lookups(&self) -> &Lookups {
         &self.shared.lookups
     }
@@ -180,36 +204,19 @@ impl Store {
         &self.shared.bells
     }
 
-    fn keys(&self) -> &Keys {
-        &self.shared.keys
+    /// The keys of the installation, which follow the ring.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        self.shared.ring.keys()
+    }
+
+    fn ring(&self) -> &Ring {
+        &self.shared.ring
     }
 
     fn clock(&self) -> &Clock {
         &self.shared.clock
     }
-}
-
-const READ_KEY_CHECK: &str = "SELECT sealed FROM key_check WHERE number = 1";
-const WRITE_KEY_CHECK: &str =
-    "INSERT INTO key_check (number, sealed) VALUES (1, $1) ON CONFLICT (number) DO NOTHING";
-/// What the key check seals; any text will do.
-const KEY_CHECK: &[u8] = b"sivi-gateway";
-
-/// Leaves a sealed value on first use, and opens it ever after.
-async fn check_keys(connection: &mut Connection, keys: &Keys) -> Result<(), Error> {
-    let place = Place {
-        table: "key_check",
-        row: b"1",
-        column: "sealed",
-    };
-    query(WRITE_KEY_CHECK)
-        .bind(keys.seal(place, KEY_CHECK))
-        .execute(&mut *connection)
-        .await?;
-    let row = query(READ_KEY_CHECK).fetch_one(connection).await?;
-    keys.open(place, row.get("sealed")?)
-        .map(drop)
-        .map_err(|_| Error::WrongKeys)
 }
 
 /// Rings what other nodes put into the inboxes that they share with us.

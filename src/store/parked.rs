@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::Store;
 use super::acceptance::parked_place;
 use super::backend::{Connection, Row, query};
-use super::error::{Error, damaged};
+use super::error::Error;
 use super::sql::{self, Columnar as _, blob, ms};
 use super::writer::Change;
 use crate::domain::{Code, KeyedHash, PartyId, TenantId};
@@ -226,18 +226,26 @@ impl Store {
             let of = persons.entry(row.value("parked_id")?).or_default();
             of.push(row.hash("person")?);
         }
-        let items = rows.iter().map(|row| {
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows {
             let id: String = row.value("id")?;
-            self.item(row, persons.remove(&id).unwrap_or_default())
-        });
-        items.collect()
+            let persons = persons.remove(&id).unwrap_or_default();
+            items.extend(self.item(row, persons).await?);
+        }
+        Ok(items)
     }
 
-    fn item(&self, row: &Row, persons: Vec<KeyedHash>) -> Result<ParkedItem, Error> {
+    /// None for a part whose key was destroyed: it is about to go.
+    async fn item(&self, row: &Row, persons: Vec<KeyedHash>) -> Result<Option<ParkedItem>, Error> {
         let id: String = row.value("id")?;
-        let xml = self.keys().open(parked_place(&id), row.value("sealed")?);
+        let place = parked_place(&id);
+        let xml = match self.ring().unseal(place, row.value("sealed")?).await {
+            Ok(xml) => xml,
+            Err(cause) if cause.is_destroyed() => return Ok(None),
+            Err(cause) => return Err(cause.damaged("parked part")),
+        };
         let tenant: Option<&str> = row.value("tenant")?;
-        Ok(ParkedItem {
+        Ok(Some(ParkedItem {
             message_id: row.value("message_id")?,
             party: row.word("party", |text| PartyId::parse(text).ok())?,
             tenant: tenant.and_then(|text| TenantId::parse(text).ok()),
@@ -247,9 +255,9 @@ impl Store {
             message_type: row.value("message_type")?,
             edition: row.value("edition")?,
             persons,
-            xml: xml.map_err(damaged("parked part"))?,
+            xml,
             id,
-        })
+        }))
     }
 
     /// How many parts of a sender are parked, and their length in bytes: to
@@ -376,7 +384,7 @@ impl Change for Drop {
 
 /// Removes parts, notes it with their messages, and says how many. Who comes
 /// second finds a part gone and counts nothing off.
-async fn drop_parts(
+pub(super) async fn drop_parts(
     connection: &mut Connection,
     rows: &[Row],
     now: i64,

@@ -252,7 +252,7 @@ impl Store {
         };
         let rejection = match again {
             Some(Again::Never { code, reason }) => {
-                Some(self.sealed_rejection(&pushed.id, code, reason))
+                Some(self.sealed_rejection(&pushed.id, code, reason)?)
             }
             Some(Again::After(_)) | None => None,
         };

@@ -224,7 +224,7 @@ impl Store {
     ) -> Result<(u64, Option<LedgerWalk>), Error> {
         let mut connection = self.reader().await?;
         let entries =
-            ledger::states_after(&mut connection, self.keys(), &after.after, step).await?;
+            ledger::states_after(&mut connection, self.ring(), &after.after, step).await?;
         let silent = entries
             .iter()
             .filter(|(_, state)| state.is_silent_on(today));

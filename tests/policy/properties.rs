@@ -185,8 +185,7 @@ proptest! {
         let editions = Editions::load(None).unwrap();
         let edition = editions.get("2017").unwrap();
         let policy = Policy::load(None, &editions, 35).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let keys = Keys::open_or_create(&folder.path().join("key")).unwrap();
+        let keys = Keys::ephemeral();
         for schema in edition.messages() {
             let xml = message(schema, seed);
             let document = match read(edition, xml.as_bytes(), &Tolerance::default()) {

@@ -5,6 +5,7 @@
 //! each statement. [`sqlite`] is one file for one node; [`postgres`] is a
 //! server for several.
 
+mod file;
 mod postgres;
 mod query;
 mod sqlite;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection};
 
+pub(super) use file::{Alone, DatabaseFile};
 pub(super) use postgres::{Heard, Listener};
 pub(super) use query::{Query, Readable, Row, Value, query};
 
@@ -116,6 +118,15 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// What a database holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// Messages and everything about them.
+    Messages,
+    /// The key ring.
+    Ring,
+}
+
 /// How to connect; kept to connect again after a failure.
 #[derive(Clone)]
 pub(super) struct Backend {
@@ -143,11 +154,14 @@ impl Backend {
 
     /// Makes the database if there is none and this can be done, and brings
     /// the schema up to date. Safe when several nodes start together.
-    pub(super) async fn prepare(&self) -> Result<Connection, Error> {
+    pub(super) async fn prepare(&self, schema: Schema) -> Result<Connection, Error> {
         match &self.kind {
-            Kind::Sqlite(options) => Ok(self.connection(Link::Sqlite(options.prepare().await?))),
+            Kind::Sqlite(options) => {
+                let link = options.prepare(schema).await?;
+                Ok(self.connection(Link::Sqlite(link)))
+            }
             Kind::Postgres(options) => {
-                let link = options.prepare().await?;
+                let link = options.prepare(schema).await?;
                 Ok(self.connection(Link::Postgres(Box::new(link))))
             }
         }
@@ -173,6 +187,26 @@ impl Backend {
             readers,
             clock: self.clock.clone(),
         }
+    }
+
+    /// The file, if it is one.
+    pub(super) fn file(&self) -> Option<DatabaseFile> {
+        match &self.kind {
+            Kind::Sqlite(options) => Some(DatabaseFile::new(options, &self.clock)),
+            Kind::Postgres(_) => None,
+        }
+    }
+
+    /// Removes what erased keys left behind beside the rows of a key ring:
+    /// older pages in the write-ahead log, or dead rows.
+    pub(super) async fn scrub_ring(&self) -> Result<(), sqlx::Error> {
+        let scrub = match &self.kind {
+            Kind::Sqlite(_) => sqlite::SCRUB,
+            Kind::Postgres(_) => postgres::SCRUB_RING,
+        };
+        let mut connection = self.writer().await?;
+        query(scrub).fetch_all(&mut connection).await?;
+        connection.close().await
     }
 
     fn connection(&self, link: Link) -> Connection {

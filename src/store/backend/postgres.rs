@@ -6,10 +6,14 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _};
 
-use super::{READERS, STATEMENTS_KEPT};
+use super::{READERS, STATEMENTS_KEPT, Schema};
 use crate::store::error::{Cause, Error};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/postgres");
+static RING_MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/ring/postgres");
+
+/// Writes the table anew, without dead rows.
+pub(super) const SCRUB_RING: &str = "VACUUM (FULL) ring_key";
 
 /// How long a server may take to let us in.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -67,14 +71,18 @@ impl Options {
 
     /// Brings the schema up to date. The driver takes an advisory lock of the
     /// database meanwhile, so that nodes that start together go one by one.
-    pub(super) async fn prepare(&self) -> Result<PgConnection, Error> {
+    pub(super) async fn prepare(&self, schema: Schema) -> Result<PgConnection, Error> {
+        let migrations = match schema {
+            Schema::Messages => &MIGRATIONS,
+            Schema::Ring => &RING_MIGRATIONS,
+        };
         let mut patient = self
             .write
             .clone()
             .options([("lock_timeout", "120s"), ("statement_timeout", "120s")]);
         patient = patient.disable_statement_logging();
         let mut link = connect(&patient).await?;
-        let migrate = MIGRATIONS.run_direct(None, &mut link, false);
+        let migrate = migrations.run_direct(None, &mut link, false);
         match tokio::time::timeout(MIGRATE, migrate).await {
             Ok(Ok(())) => {}
             Ok(Err(cause)) => return Err(super::sqlite::schema_error(cause)),

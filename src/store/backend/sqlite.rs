@@ -13,7 +13,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::{READERS, STATEMENTS_KEPT};
+use super::{READERS, STATEMENTS_KEPT, Schema};
 use crate::store::error::{Cause, Error};
 
 /// Bytes of the file, without its journals.
@@ -34,6 +34,10 @@ const MIGRATION_ATTEMPTS: u32 = 10;
 const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+static RING_MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/ring/sqlite");
+
+/// Cuts the write-ahead log, which may hold older pages.
+pub(super) const SCRUB: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 /// How to connect.
 #[derive(Clone)]
@@ -69,11 +73,15 @@ impl Options {
     }
 
     /// Makes the file if there is none, and brings the schema up to date.
-    pub(super) async fn prepare(&self) -> Result<SqliteConnection, Error> {
+    pub(super) async fn prepare(&self, schema: Schema) -> Result<SqliteConnection, Error> {
+        let migrations = match schema {
+            Schema::Messages => &MIGRATIONS,
+            Schema::Ring => &RING_MIGRATIONS,
+        };
         make_private(&self.path).map_err(|cause| Error::Unavailable(Cause::Io(cause.kind())))?;
         let mut connection = self.writer().await?;
         for attempt in 1.. {
-            match MIGRATIONS.run_direct(None, &mut connection, false).await {
+            match migrations.run_direct(None, &mut connection, false).await {
                 Ok(()) => break,
                 // Another process may be making the same tables right now.
                 Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))
@@ -85,6 +93,10 @@ impl Options {
             }
         }
         Ok(connection)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) async fn writer(&self) -> Result<SqliteConnection, sqlx::Error> {

@@ -57,7 +57,7 @@ on_both! {
         again.message.berrefnr = hash("m1");
         again.message.test = true;
         again.releases = vec![to_arbo("r2", "a")];
-        again.ledger = vec![LedgerChange::Put(case_entry(case_key("r", "p", "c"), 0, 1))];
+        again.ledger = vec![known(LedgerChange::Put(case_entry(case_key("r", "p", "c"), 0, 1)))];
         let Err(AcceptError::Duplicate(earlier)) = store.accept(again).await else {
             panic!("accepted twice");
         };
@@ -102,7 +102,7 @@ on_both! {
         let key = case_key("route", "person", "case");
         let put = |id: &str, version, number| {
             let mut one = acceptance(id);
-            one.ledger = vec![LedgerChange::Put(case_entry(key, version, number))];
+            one.ledger = vec![known(LedgerChange::Put(case_entry(key, version, number)))];
             store.accept(one)
         };
         put("m1", 0, 1).await.unwrap();
@@ -120,11 +120,11 @@ on_both! {
         put("m4", 2, 4).await.unwrap();
 
         let mut gone = acceptance("m5");
-        gone.ledger = vec![LedgerChange::Remove { key, version: 3 }];
+        gone.ledger = vec![known(LedgerChange::Remove { key, version: 3 })];
         store.accept(gone).await.unwrap();
         assert!(store.ledger(&[(hash("route"), hash("person"))]).await.unwrap().is_empty());
         let mut gone = acceptance("m6");
-        gone.ledger = vec![LedgerChange::Remove { key, version: 3 }];
+        gone.ledger = vec![known(LedgerChange::Remove { key, version: 3 })];
         assert!(matches!(store.accept(gone).await, Err(AcceptError::Conflict)));
     }
 
@@ -136,7 +136,7 @@ on_both! {
                 .map(|n| {
                     let store = store.clone();
                     let mut one = acceptance(&format!("m{version}-{n}"));
-                    one.ledger = vec![LedgerChange::Put(case_entry(key, version, n))];
+                    one.ledger = vec![known(LedgerChange::Put(case_entry(key, version, n)))];
                     tokio::spawn(async move { store.accept(one).await })
                 })
                 .collect();
@@ -182,7 +182,7 @@ on_both! {
         big.releases = (0..700).map(|n| to_arbo(&format!("r{n:04}"), "ab")).collect();
         big.ledger = (0..3000)
             .map(|n| case_key("route", &format!("p{n}"), "case"))
-            .map(|key| LedgerChange::Put(case_entry(key, 0, 1)))
+            .map(|key| known(LedgerChange::Put(case_entry(key, 0, 1))))
             .collect();
         store.accept(big).await.unwrap();
         let persons: Vec<_> = (0..3000).map(|n| (hash("route"), hash(&format!("p{n}")))).collect();
@@ -298,7 +298,7 @@ async fn race(rounds: Vec<Vec<Try>>) {
                     acceptance.message.body = hash(&format!("body {}", one.body));
                     let key = case_key("route", &one.entry.to_string(), "case");
                     let entry = case_entry(key, one.version, 1);
-                    acceptance.ledger = vec![LedgerChange::Put(entry)];
+                    acceptance.ledger = vec![known(LedgerChange::Put(entry))];
                     (
                         one,
                         acceptance.message.id.clone(),

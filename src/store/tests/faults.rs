@@ -43,7 +43,11 @@ async fn a_child_that_accepts_until_it_is_killed() {
     };
     let url = DatabaseUrl::sqlite(format!("{folder}/data/gateway.db"));
     let clock = Clock::manual(start());
-    let store = Store::open(&url, keys(), clock).await.unwrap();
+    let ring = RingPlace {
+        url: DatabaseUrl::sqlite(format!("{folder}/data/ring.db")),
+        masters: Master::from_secret([MASTER; SECRET_LEN]).into(),
+    };
+    let store = Store::open(&url, &ring, clock).await.unwrap();
     let writers: Vec<_> = (0..16)
         .map(|worker| {
             let store = store.clone();
@@ -136,7 +140,7 @@ async fn what_was_taken_in_is_written_although_nobody_waits() {
 async fn a_full_disk_refuses_and_recovers() {
     let place = TestPlace::sqlite();
     let backend = Backend::new(&place.url(), BUSY, place.clock.clone()).with_pages_at_most(300);
-    let store = Store::start(backend, keys(), place.clock.clone())
+    let store = Store::start(backend, &place.ring(MASTER), place.clock.clone())
         .await
         .unwrap();
     let large = vec![b'x'; 50_000];
@@ -169,7 +173,7 @@ async fn a_full_disk_refuses_and_recovers() {
 async fn a_locked_database_refuses_and_recovers() {
     let place = TestPlace::sqlite();
     let backend = Backend::new(&place.url(), Duration::from_millis(50), place.clock.clone());
-    let store = Store::start(backend, keys(), place.clock.clone())
+    let store = Store::start(backend, &place.ring(MASTER), place.clock.clone())
         .await
         .unwrap();
     accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
@@ -227,7 +231,7 @@ async fn a_full_queue_refuses_at_once_and_keeps_what_it_took() {
 async fn another_key_file_is_refused_before_anything_is_written() {
     let place = TestPlace::sqlite();
     place.open().await.close().await;
-    let opened = Store::open(&place.url(), Keys::ephemeral(), place.clock.clone()).await;
+    let opened = place.try_open(9).await;
     assert_eq!(opened.unwrap_err(), Error::WrongKeys);
     place.open().await;
 }
@@ -240,7 +244,7 @@ async fn a_newer_schema_is_refused() {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum,
         execution_time) VALUES (9999, 'newer', TRUE, x'00', 0)";
     execute(&mut connection, newer).await;
-    let opened = Store::open(&place.url(), keys(), place.clock.clone()).await;
+    let opened = place.try_open(MASTER).await;
     assert_eq!(opened.unwrap_err(), Error::Unavailable(Cause::Schema));
 }
 
@@ -249,8 +253,9 @@ async fn two_processes_may_open_a_new_database_at_once() {
     let place = TestPlace::sqlite();
     let opening: Vec<_> = (0..4)
         .map(|_| {
-            let (url, clock) = (place.url(), place.clock.clone());
-            tokio::spawn(async move { Store::open(&url, keys(), clock).await })
+            let (url, ring) = (place.url(), place.ring(MASTER));
+            let clock = place.clock.clone();
+            tokio::spawn(async move { Store::open(&url, &ring, clock).await })
         })
         .collect();
     for one in opening {
@@ -331,7 +336,7 @@ async fn plant(store: &Store) {
         let xml = b"<r><Naam>VandenBerg</Naam><SofiNr>111222333</SofiNr><DatEerstVerz/></r>";
         one.releases = vec![release(&format!("r{n}"), "arbo", false, &[hash("a")], xml)];
         let entry = case_entry(case_key("r", &format!("p{n}"), "111222333"), 0, 1);
-        one.ledger = vec![LedgerChange::Put(entry)];
+        one.ledger = vec![known(LedgerChange::Put(entry))];
         one.parked = vec![parked(
             &format!("p{n}"),
             Code::NoRoute,

@@ -8,6 +8,7 @@ mod model;
 mod nodes;
 mod push;
 mod records;
+mod ring;
 mod schemas;
 mod speed;
 mod watching;
@@ -18,11 +19,12 @@ use jiff::Timestamp;
 use jiff::civil::date;
 use tempfile::TempDir;
 
+use super::backend::{Connection, query};
 use super::*;
 use crate::domain::{Code, Domain, Finding, KeyedHash, PartyId, TenantId};
 use crate::policy::testing::{parked, release};
 use crate::policy::{CaseEntry, CaseKey, CaseState, LedgerChange, Release, Withheld};
-use crate::seal::SECRET_LEN;
+use crate::seal::{Keys, Master, SECRET_LEN};
 
 /// Runs a test body on each database.
 macro_rules! on_both {
@@ -47,12 +49,16 @@ macro_rules! on_both {
 }
 pub(super) use on_both;
 
+/// The master key of a test, if it says nothing else.
+pub(super) const MASTER: u8 = 3;
+
 /// A database of its own.
 pub(super) struct TestPlace {
     /// Goes with the test; empty where a server holds the database.
     pub(super) folder: TempDir,
     pub(super) clock: Clock,
     url: DatabaseUrl,
+    ring_url: DatabaseUrl,
 }
 
 impl TestPlace {
@@ -60,6 +66,7 @@ impl TestPlace {
         let folder = tempfile::tempdir().unwrap();
         Self {
             url: DatabaseUrl::sqlite(folder.path().join("data/gateway.db")),
+            ring_url: DatabaseUrl::sqlite(folder.path().join("data/ring.db")),
             folder,
             clock: Clock::manual(start()),
         }
@@ -71,6 +78,7 @@ impl TestPlace {
             folder: tempfile::tempdir().unwrap(),
             clock: Clock::manual(start()),
             url: new_database().await.parse().unwrap(),
+            ring_url: new_database().await.parse().unwrap(),
         }
     }
 
@@ -79,9 +87,19 @@ impl TestPlace {
     }
 
     pub(super) async fn open(&self) -> Store {
-        Store::open(&self.url(), keys(), self.clock.clone())
-            .await
-            .unwrap()
+        self.try_open(MASTER).await.unwrap()
+    }
+
+    /// Opens with another master key for each `number`.
+    pub(super) async fn try_open(&self, number: u8) -> Result<Store, Error> {
+        Store::open(&self.url(), &self.ring(number), self.clock.clone()).await
+    }
+
+    pub(super) fn ring(&self, number: u8) -> RingPlace {
+        RingPlace {
+            url: self.ring_url.clone(),
+            masters: Master::from_secret([number; SECRET_LEN]).into(),
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -113,7 +131,7 @@ pub(super) fn start() -> Timestamp {
 }
 
 pub(super) fn keys() -> Keys {
-    Keys::from_secret([3; SECRET_LEN])
+    Keys::from_secret([MASTER; SECRET_LEN])
 }
 
 pub(super) fn hash(text: &str) -> KeyedHash {
@@ -154,6 +172,11 @@ pub(super) fn acceptance(id: &str) -> Acceptance {
         withheld: Vec::new(),
         answer: None,
     }
+}
+
+/// A change of the ledger of a route of tenant `bakkerij`.
+pub(super) fn known(change: LedgerChange) -> (TenantId, LedgerChange) {
+    (TenantId::parse("bakkerij").unwrap(), change)
 }
 
 /// A release to party `arbo` about cases named by single letters.

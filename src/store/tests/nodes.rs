@@ -171,8 +171,9 @@ async fn a_receiver_on_one_node_wakes_for_what_another_accepts() {
 async fn nodes_that_start_together_make_one_schema() {
     let place = TestPlace::postgres().await;
     let opening = (0..4).map(|_| {
-        let (url, clock) = (place.url(), place.clock.clone());
-        tokio::spawn(async move { Store::open(&url, keys(), clock).await })
+        let (url, ring) = (place.url(), place.ring(MASTER));
+        let clock = place.clock.clone();
+        tokio::spawn(async move { Store::open(&url, &ring, clock).await })
     });
     let opening: Vec<_> = opening.collect();
     for one in opening {
@@ -190,7 +191,7 @@ async fn of_decisions_on_two_nodes_one_is_written() {
             let node = node.clone();
             let key = case_key("route", "person", &format!("case-{round}"));
             let mut one = acceptance(&id);
-            one.ledger = vec![LedgerChange::Put(case_entry(key, 0, 1))];
+            one.ledger = vec![known(LedgerChange::Put(case_entry(key, 0, 1)))];
             tokio::spawn(async move { node.accept(one).await })
         };
         let one = attempt(&nodes[0], format!("m{round}-0"));

@@ -167,7 +167,7 @@ on_both! {
         let mut entry = case_entry(closed, 0, 1);
         entry.state.recovered_on = Some(date(2018, 3, 1));
         entry.state.closed_on = Some(date(2018, 3, 3));
-        one.ledger = vec![LedgerChange::Put(case_entry(open, 0, 1)), LedgerChange::Put(entry.clone())];
+        one.ledger = vec![known(LedgerChange::Put(case_entry(open, 0, 1))), known(LedgerChange::Put(entry.clone()))];
         let remember = |until| Remembered { route: hash("r"), case: hash("c2"), until };
         one.remember = vec![remember(date(2020, 3, 1)), remember(date(2019, 3, 1))];
         store.accept(one).await.unwrap();

@@ -22,7 +22,7 @@ fn message(n: usize, xml: &[u8]) -> Acceptance {
         xml,
     )];
     let entry = case_entry(case_key("route", &name, &name), 0, 1);
-    one.ledger = vec![LedgerChange::Put(entry)];
+    one.ledger = vec![known(LedgerChange::Put(entry))];
     one.remember = vec![Remembered {
         route: hash("route"),
         case: hash(&name),

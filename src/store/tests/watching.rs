@@ -236,7 +236,7 @@ on_both! {
                 if case == "c3" {
                     entry.state.closed_on = Some(date(2018, 3, 1));
                 }
-                LedgerChange::Put(entry)
+                known(LedgerChange::Put(entry))
             })
             .to_vec();
         store.accept(message).await.unwrap();

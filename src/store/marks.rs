@@ -1,0 +1,106 @@
+//! Marks: one sealed value per data key, kept with the messages.
+//!
+//! They tell the right key ring from a wrong one, and from an older copy that
+//! lacks a key, before anything is written. A mark of a key that was destroyed
+//! says that values of it may be left here.
+
+use std::collections::HashSet;
+
+use super::backend::{Connection, query};
+use super::error::Error;
+use super::sql::Columnar as _;
+use super::writer::Change;
+use crate::seal::{Keys, Place, SealError};
+
+/// What a mark seals; any text will do.
+const PLAIN: &[u8] = b"sivi-gateway";
+
+/// One mark.
+pub(super) struct Mark {
+    number: i64,
+    sealed: Vec<u8>,
+}
+
+impl Mark {
+    /// True when these keys opened it, or did before they were destroyed.
+    pub(super) fn fits(&self, keys: &Keys) -> bool {
+        match keys.open(place(&self.number.to_string()), &self.sealed) {
+            Ok(plain) => plain.as_slice() == PLAIN,
+            Err(cause) => cause == SealError::Destroyed,
+        }
+    }
+}
+
+fn place(number: &str) -> Place<'_> {
+    Place {
+        table: "key_check",
+        row: number.as_bytes(),
+        column: "sealed",
+    }
+}
+
+const UNMARK: &str = "DELETE FROM key_check WHERE number = $1";
+const MARKS: &str = "SELECT number, sealed FROM key_check ORDER BY number";
+const MARK: &str =
+    "INSERT INTO key_check (number, sealed) VALUES ($1, $2) ON CONFLICT (number) DO NOTHING";
+
+/// All marks.
+pub(super) async fn marks(connection: &mut Connection) -> Result<Vec<Mark>, Error> {
+    let rows = query(MARKS).fetch_all(connection).await?;
+    let marks = rows.iter().map(|row| {
+        Ok(Mark {
+            number: row.value("number")?,
+            sealed: row.value("sealed")?,
+        })
+    });
+    marks.collect()
+}
+
+/// Those of these keys that have a mark.
+pub(super) async fn marked(connection: &mut Connection, keys: &[u32]) -> Result<Vec<u32>, Error> {
+    let marks = marks(connection).await?;
+    let marked: HashSet<i64> = marks.iter().map(|mark| mark.number).collect();
+    let mut keys = keys.to_vec();
+    keys.retain(|number| marked.contains(&i64::from(*number)));
+    Ok(keys)
+}
+
+/// Takes the mark of a key away.
+pub(super) async fn unmark(connection: &mut Connection, key: u32) -> Result<(), sqlx::Error> {
+    let unmark = query(UNMARK).bind(i64::from(key));
+    unmark.execute(connection).await.map(drop)
+}
+
+/// Leaves a mark of every key that has none.
+pub(super) async fn write_marks(connection: &mut Connection, keys: &Keys) -> Result<(), Error> {
+    let marked = marks(connection).await?;
+    let marked: HashSet<i64> = marked.iter().map(|mark| mark.number).collect();
+    for number in keys.numbers() {
+        if marked.contains(&i64::from(number)) {
+            continue;
+        }
+        let row = number.to_string();
+        let Ok(sealed) = keys.seal_with(number, place(&row), PLAIN) else {
+            continue; // destroyed since
+        };
+        query(MARK)
+            .bind(i64::from(number))
+            .bind(sealed)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The same, by the writer.
+pub(super) struct WriteMarks {
+    pub(super) keys: Keys,
+}
+
+impl Change for WriteMarks {
+    type Output = Result<(), Error>;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Self::Output, sqlx::Error> {
+        Ok(write_marks(connection, &self.keys).await)
+    }
+}
