@@ -67,10 +67,7 @@ impl Base {
             Source::File(path) => Keys::open_or_create(path).map_err(StartError::Keys)?,
             Source::Text(secret) => Keys::from_text(secret.expose()).map_err(StartError::Keys)?,
         };
-        let url = match &settings.database {
-            Database::Sqlite(path) => DatabaseUrl::sqlite(path),
-            Database::Postgres(url) => url.expose().parse().map_err(StartError::Database)?,
-        };
+        let url = database_url(&settings.database)?;
         let store = Store::open(&url, keys.clone(), clock.clone())
             .await
             .map_err(StartError::Store)?;
@@ -105,6 +102,34 @@ impl Base {
             look_again: Arc::new(Notify::new()),
         }
     }
+}
+
+/// Where a database is.
+///
+/// # Errors
+///
+/// [`StartError::Database`].
+pub fn database_url(database: &Database) -> Result<DatabaseUrl, StartError> {
+    match database {
+        Database::Sqlite(path) => Ok(DatabaseUrl::sqlite(path)),
+        Database::Postgres(url) => url.expose().parse().map_err(StartError::Database),
+    }
+}
+
+/// The keys of an installation that has messages already; makes none.
+///
+/// # Errors
+///
+/// [`StartError::Keys`], also when the file is not there.
+pub fn keys_in_use(settings: &Settings) -> Result<Keys, StartError> {
+    let keys = match &settings.data_key {
+        Source::File(path) => {
+            std::fs::metadata(path).map_err(|cause| StartError::Keys(KeyError::File(cause)))?;
+            Keys::open_or_create(path)
+        }
+        Source::Text(secret) => Keys::from_text(secret.expose()),
+    };
+    keys.map_err(StartError::Keys)
 }
 
 /// A daemon that is bound to its addresses and not serving yet.

@@ -23,6 +23,7 @@ mod api_key;
 mod backend;
 mod bells;
 mod conservation;
+mod copy;
 mod counts;
 mod dead;
 mod details;
@@ -34,6 +35,7 @@ mod lease;
 mod ledger;
 mod lookup;
 mod message;
+mod migrate;
 mod parked;
 mod push;
 mod replay;
@@ -53,6 +55,7 @@ pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use conservation::{Unaccounted, Walk};
+pub use copy::{Copied, CopyError, Occupied, Step, copy_store};
 pub use counts::WithheldCount;
 pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
 pub use directory::{Directory, DirectoryChange, Record};
@@ -62,6 +65,7 @@ pub use failpoint::die_at;
 pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
+pub use migrate::{Migrated, migrate};
 pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
 pub use push::{
     Again, PushClaim, PushInbox, PushReceiver, PushState, Pushed, PushedRef, Settled, Settlement,
@@ -194,22 +198,31 @@ const WRITE_KEY_CHECK: &str =
     "INSERT INTO key_check (number, sealed) VALUES (1, $1) ON CONFLICT (number) DO NOTHING";
 /// What the key check seals; any text will do.
 const KEY_CHECK: &[u8] = b"sivi-gateway";
+const KEY_CHECK_PLACE: Place<'static> = Place {
+    table: "key_check",
+    row: b"1",
+    column: "sealed",
+};
 
 /// Leaves a sealed value on first use, and opens it ever after.
 async fn check_keys(connection: &mut Connection, keys: &Keys) -> Result<(), Error> {
-    let place = Place {
-        table: "key_check",
-        row: b"1",
-        column: "sealed",
-    };
     query(WRITE_KEY_CHECK)
-        .bind(keys.seal(place, KEY_CHECK))
+        .bind(keys.seal(KEY_CHECK_PLACE, KEY_CHECK))
         .execute(&mut *connection)
         .await?;
-    let row = query(READ_KEY_CHECK).fetch_one(connection).await?;
-    keys.open(place, row.get("sealed")?)
-        .map(drop)
-        .map_err(|_| Error::WrongKeys)
+    open_key_check(connection, keys).await.map(drop)
+}
+
+/// Opens the sealed value with these keys; `false` when there is none yet.
+async fn open_key_check(connection: &mut Connection, keys: &Keys) -> Result<bool, Error> {
+    let found = query(READ_KEY_CHECK).fetch_optional(connection).await?;
+    let Some(row) = found else {
+        return Ok(false);
+    };
+    match keys.open(KEY_CHECK_PLACE, row.get("sealed")?) {
+        Ok(_) => Ok(true),
+        Err(_) => Err(Error::WrongKeys),
+    }
 }
 
 /// Rings what other nodes put into the inboxes that they share with us.
