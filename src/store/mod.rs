@@ -78,7 +78,7 @@ pub use watching::{DeadLetters, LedgerWalk, ParkedCount, PausedReceiver, Waiting
 
 use crate::clock::{self, Clock};
 use crate::seal::{Keys, Place};
-use backend::{Backend, Connection, Heard, Listener, Pool, query};
+use backend::{Backend, Connection, Heard, Listener, Pool, mark_of, query};
 use bells::{Bells, Rings};
 use lookup::Lookups;
 use writer::Writer;
@@ -159,9 +159,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] when not.
+    /// [`Error::Unavailable`] when not, [`Error::Moved`] when it never will.
     pub async fn health(&self) -> Result<(), Error> {
         self.directory_version().await?;
+        let mut connection = self.reader().await?;
+        if !connection.is_shared()
+            && let Some(moved) = mark_of(&mut connection).await?
+        {
+            return Err(Error::Moved { to: moved.to });
+        }
+        drop(connection);
         if self.writer().is_failing() {
             self.writer().write(directory::Probe).await?;
         }

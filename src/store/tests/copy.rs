@@ -259,7 +259,6 @@ async fn a_store_that_moved_takes_nothing_more() {
             .is_err()
     );
     assert!(daemon.forget(date(2030, 1, 1)).await.is_err());
-    assert!(daemon.health().await.is_err());
     // What it accepted before it still knows, as the new one does.
     let again = daemon.accept(acceptance("m1")).await;
     assert!(matches!(again, Err(AcceptError::Duplicate(_))));
@@ -267,6 +266,8 @@ async fn a_store_that_moved_takes_nothing_more() {
     let moved = Error::Moved {
         to: target.url().to_string(),
     };
+    // What succeeds without a change does not make it healthy again.
+    assert_eq!(daemon.health().await, Err(moved.clone()));
     let opened = Store::open(&source.url(), keys(), source.clock.clone()).await;
     assert_eq!(opened.unwrap_err(), moved);
     let migrated = migrate(&source.url(), source.clock.clone()).await;
@@ -387,7 +388,7 @@ async fn a_kill_at_any_step_loses_nothing_and_leaves_one_store() {
         .1;
     assert_eq!(i64::try_from(copied).unwrap(), accepted);
     assert_eq!(messages(&target).await, accepted);
-    assert!(kills >= 30, "only {kills} steps");
+    assert!(kills >= 28, "only {kills} steps");
     let new = target.open().await;
     for n in 1..kills {
         let id = format!("kill-{n}");
