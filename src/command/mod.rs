@@ -162,8 +162,8 @@ struct CopyStoreArguments {
     /// ever after.
     #[arg(long, value_name = "URL")]
     from: String,
-    /// The database that takes over: postgres://…, or env:NAME or file:PATH,
-    /// so that its password stays off the command line.
+    /// The database that takes over: postgres://…, or where its address stands,
+    /// env:NAME or `file:PATH`, so that its password stays off the command line.
     #[arg(long, value_name = "URL")]
     to: String,
 }

@@ -19,11 +19,10 @@
 //!
 //! This module knows tables, columns and keys, and not what they mean.
 
+mod outcome;
 mod rows;
 mod tables;
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use super::backend::{Backend, Connection, DatabaseUrl, Moved, mark, mark_of, query, unmark};
@@ -32,109 +31,12 @@ use super::open_key_check;
 use crate::clock::{self, Clock};
 use crate::seal::Keys;
 use rows::{Walk, count, insert, sum};
-use tables::{Kind, TABLES, Table};
+use tables::{TABLES, Table, unlisted};
+
+pub use outcome::{Copied, CopyError, Occupied, Step};
 
 /// How long to wait for daemons that write, on both sides.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How far it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// So many rows of a table were written to the target.
-    Copying {
-        /// The table.
-        table: &'static str,
-        /// Its rows so far.
-        rows: u64,
-    },
-    /// Source and target are read back.
-    Comparing {
-        /// The table.
-        table: &'static str,
-    },
-    /// The source takes nothing from here on.
-    Closing,
-    /// The target takes over.
-    Opening,
-}
-
-/// What the command found or did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Copied {
-    /// Everything was copied now: rows by table, in the order of copying.
-    Now(Vec<(&'static str, u64)>),
-    /// An earlier run copied everything; nothing was changed.
-    Before,
-}
-
-/// Rows that stand in the way, by table.
-pub type Occupied = Vec<(&'static str, u64)>;
-
-/// Why nothing was copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CopyError {
-    /// Only from a file to a server.
-    Direction,
-    /// The source failed; it is as it was.
-    Source(Error),
-    /// The target failed; it holds nothing, and the source is as it was.
-    Target(Error),
-    /// The target holds rows already.
-    Occupied(Occupied),
-    /// The source was moved to another database than this target.
-    MovedElsewhere {
-        /// Where to, without user and password.
-        to: String,
-    },
-    /// The source has a table or column that this version does not know.
-    Unlisted {
-        /// `table.column`.
-        what: String,
-    },
-    /// What was read back from the target is not what the source holds.
-    Differs {
-        /// The first table that differs.
-        table: &'static str,
-    },
-    /// It was cut short at the last step, and the target does not say whether
-    /// it took over. The source takes nothing until that is known: run again.
-    Unsettled(Error),
-}
-
-impl fmt::Display for CopyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Direction => f.write_str("a store is copied from sqlite:PATH to postgres://…"),
-            Self::Source(cause) => write!(f, "source: {cause}"),
-            Self::Target(cause) => write!(f, "target: {cause}"),
-            Self::Occupied(rows) => {
-                f.write_str("the target is not empty:")?;
-                rows.iter()
-                    .try_for_each(|(table, rows)| write!(f, " {rows} in {table},"))?;
-                f.write_str(" nothing was changed")
-            }
-            Self::MovedElsewhere { to } => write!(
-                f,
-                "the source was moved to {to}, and this target is another database"
-            ),
-            Self::Unlisted { what } => write!(
-                f,
-                "the source holds {what}, which this version does not know: nothing was copied"
-            ),
-            Self::Differs { table } => write!(
-                f,
-                "table {table} of the target differs from the source: nothing was copied"
-            ),
-            Self::Unsettled(cause) => write!(
-                f,
-                "the target does not say whether it took over ({cause}): the source takes \
-                 nothing until copy-store ran again"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for CopyError {}
 
 /// Moves everything from the file `from` to the server `to`, which must be
 /// empty. `watch` is told of each step.
@@ -429,38 +331,6 @@ async fn copy_table(
             rows,
         });
     }
-}
-
-/// The first column, in either, that the schema and the list do not share, as
-/// `table.column`.
-pub(super) async fn unlisted(connection: &mut Connection) -> Result<Option<String>, Error> {
-    let mut stored = BTreeSet::new();
-    for row in connection.columns().await? {
-        let (table, column): (String, String) = (row.get("tab")?, row.get("col")?);
-        let kind = kind(row.get("kind")?);
-        stored.insert((format!("{table}.{column}"), kind, row.get::<i64>("key")?));
-    }
-    let mut listed = BTreeSet::new();
-    for table in TABLES {
-        for column in table.columns {
-            let key = table.key.iter().position(|name| *name == column.name);
-            let key = key.map_or(0, |at| i64::try_from(at + 1).unwrap_or(i64::MAX));
-            let name = format!("{}.{}", table.name, column.name);
-            listed.insert((name, Some(column.kind), key));
-        }
-    }
-    let different = stored.symmetric_difference(&listed).next();
-    Ok(different.map(|(name, ..)| name.clone()))
-}
-
-fn kind(declared: &str) -> Option<Kind> {
-    Some(match declared.to_ascii_uppercase().as_str() {
-        "BOOLEAN" => Kind::Bool,
-        "BIGINT" => Kind::Int,
-        "TEXT" => Kind::Text,
-        "BLOB" | "BYTEA" => Kind::Bytes,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

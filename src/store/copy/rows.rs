@@ -158,26 +158,18 @@ impl Sum {
 
 /// Adds a value with its kind and length, so that no two rows look the same.
 fn digest(context: &mut Context, value: &Value) {
-    let (kind, bytes): (u8, Option<&[u8]>) = match value {
-        Value::Bool(value) => (
-            1,
-            value
-                .as_ref()
-                .map(|v| if *v { b"1" } else { b"0" } as &[u8]),
-        ),
-        Value::Int(value) => {
-            let bytes = value.map(i64::to_be_bytes);
-            return add(context, 2, bytes.as_ref().map(|b| b.as_slice()));
-        }
-        Value::Text(value) => (3, value.as_ref().map(String::as_bytes)),
-        Value::Bytes(value) => (4, value.as_deref()),
-    };
-    add(context, kind, bytes);
+    match value {
+        Value::Bool(value) => add(context, 1, value.map(|value| [u8::from(value)])),
+        Value::Int(value) => add(context, 2, value.map(i64::to_be_bytes)),
+        Value::Text(value) => add(context, 3, value.as_deref()),
+        Value::Bytes(value) => add(context, 4, value.as_deref()),
+    }
 }
 
-fn add(context: &mut Context, kind: u8, bytes: Option<&[u8]>) {
+fn add(context: &mut Context, kind: u8, bytes: Option<impl AsRef<[u8]>>) {
     context.update(&[kind, u8::from(bytes.is_some())]);
     if let Some(bytes) = bytes {
+        let bytes = bytes.as_ref();
         context.update(&(bytes.len() as u64).to_be_bytes());
         context.update(bytes);
     }

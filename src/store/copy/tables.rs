@@ -2,11 +2,15 @@
 //! by. A migration that adds a table or a column adds it here, or a test fails
 //! and nothing is copied.
 
+use std::collections::BTreeSet;
+
+use crate::store::backend::Connection;
+use crate::store::error::Error;
 use crate::store::sql::Insert;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::store) enum Kind {
+pub(super) enum Kind {
     Bool,
     Int,
     Text,
@@ -15,13 +19,13 @@ pub(in crate::store) enum Kind {
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Column {
+pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
 }
 
 /// A table and the statements that walk it by its primary key.
-pub(in crate::store) struct Table {
+pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) columns: &'static [Column],
     /// The primary key, in its order.
@@ -88,7 +92,7 @@ macro_rules! table {
 }
 
 /// What others refer to comes before those others.
-pub(in crate::store) static TABLES: &[Table] = &[
+pub(super) static TABLES: &[Table] = &[
     table!(key_check by (number) { number: Int, sealed: Bytes }).filled(),
     table!(revision by (id) { id: Int, directory: Int, api_keys: Int }).filled(),
     table!(directory_record by (kind, id) { kind: Text, id: Text, body: Text }),
@@ -127,3 +131,35 @@ pub(in crate::store) static TABLES: &[Table] = &[
         rule: Text, total: Int,
     }),
 ];
+
+/// The first column, in either, that the schema and the list do not share, as
+/// `table.column`.
+pub(super) async fn unlisted(connection: &mut Connection) -> Result<Option<String>, Error> {
+    let mut stored = BTreeSet::new();
+    for row in connection.columns().await? {
+        let (table, column): (String, String) = (row.get("tab")?, row.get("col")?);
+        let kind = kind(row.get("kind")?);
+        stored.insert((format!("{table}.{column}"), kind, row.get::<i64>("key")?));
+    }
+    let mut listed = BTreeSet::new();
+    for table in TABLES {
+        for column in table.columns {
+            let key = table.key.iter().position(|name| *name == column.name);
+            let key = key.map_or(0, |at| i64::try_from(at + 1).unwrap_or(i64::MAX));
+            let name = format!("{}.{}", table.name, column.name);
+            listed.insert((name, Some(column.kind), key));
+        }
+    }
+    let different = stored.symmetric_difference(&listed).next();
+    Ok(different.map(|(name, ..)| name.clone()))
+}
+
+fn kind(declared: &str) -> Option<Kind> {
+    Some(match declared.to_ascii_uppercase().as_str() {
+        "BOOLEAN" => Kind::Bool,
+        "BIGINT" => Kind::Int,
+        "TEXT" => Kind::Text,
+        "BLOB" | "BYTEA" => Kind::Bytes,
+        _ => return None,
+    })
+}

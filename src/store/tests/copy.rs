@@ -79,18 +79,6 @@ async fn fill_up(place: &TestPlace) -> Store {
     store
 }
 
-fn api_key(place: &TestPlace) -> ApiKey {
-    ApiKey {
-        id: "k1".into(),
-        party: party("adp"),
-        hash: hash("secret"),
-        created_at: place.now(),
-        expires_at: Some(place.now() + SECONDS(3600)),
-        revoked_at: None,
-        last_used_at: None,
-    }
-}
-
 /// A server on which time runs as at `source`.
 async fn target_for(source: &TestPlace) -> TestPlace {
     TestPlace {
@@ -306,7 +294,9 @@ async fn no_row_of_a_store_that_moved_can_be_changed() {
             let mut change = query(start);
             change.push(name).push(end);
             let refused = change.execute(&mut connection).await.unwrap_err();
-            let code = refused.as_database_error().and_then(|e| e.code());
+            let code = refused
+                .as_database_error()
+                .and_then(sqlx::error::DatabaseError::code);
             assert_eq!(code.as_deref(), Some("1811"), "{start}{name}: {refused}");
         }
     }

@@ -157,6 +157,19 @@ pub(super) fn acceptance(id: &str) -> Acceptance {
     }
 }
 
+/// A key of party `adp` that holds for an hour.
+pub(super) fn api_key(place: &TestPlace) -> ApiKey {
+    ApiKey {
+        id: "k1".into(),
+        party: party("adp"),
+        hash: hash("secret"),
+        created_at: place.now(),
+        expires_at: Some(place.now() + SECONDS(3600)),
+        revoked_at: None,
+        last_used_at: None,
+    }
+}
+
 /// A release to party `arbo` about cases named by single letters.
 pub(super) fn to_arbo(id: &str, cases: &str) -> Release {
     let cases: Vec<KeyedHash> = cases.chars().map(|c| hash(&c.to_string())).collect();
