@@ -1,6 +1,7 @@
 //! The list of tables against the schemas, and the sums that are compared.
 
 use super::*;
+use crate::policy::testing::release;
 use crate::store::tests::{TestPlace, accept_releases, to_arbo};
 
 async fn connect(place: &TestPlace) -> Connection {
@@ -72,6 +73,40 @@ async fn only_filled_tables_have_rows_in_a_new_store() {
     for table in TABLES {
         let rows = count(&mut connection, table).await.unwrap();
         assert_eq!(rows > 0, table.is_filled, "{}", table.name);
+    }
+}
+
+/// However large the store, memory holds one step of it.
+#[tokio::test]
+async fn a_step_is_bounded_in_rows_and_in_bytes() {
+    const MIB: usize = 1024 * 1024;
+    let place = TestPlace::sqlite();
+    let mut releases: Vec<_> = (0..300).map(|n| to_arbo(&format!("s{n:03}"), "")).collect();
+    for (id, bytes) in [
+        ("t1", 5 * MIB),
+        ("t2", 2 * MIB),
+        ("t3", 9 * MIB),
+        ("t4", MIB),
+    ] {
+        releases.push(release(id, "arbo", false, &[], &vec![b'x'; bytes]));
+    }
+    accept_releases(&place.open().await, "m", releases).await;
+    let mut connection = connect(&place).await;
+    for (name, expected) in [
+        ("delivery", &[256, 48][..]),
+        ("payload", &[256, 46, 1, 1]),
+        ("parked", &[]),
+    ] {
+        let table = TABLES.iter().find(|table| table.name == name).unwrap();
+        let mut walk = Walk::new(table);
+        let mut steps = Vec::new();
+        loop {
+            match walk.next(&mut connection).await.unwrap().len() {
+                0 => break,
+                rows => steps.push(rows),
+            }
+        }
+        assert_eq!(steps, expected, "{name}");
     }
 }
 

@@ -8,12 +8,12 @@ use super::*;
 /// Something of everything that a store can hold.
 async fn fill(place: &TestPlace) -> Store {
     let store = place.open().await;
-    let put = DirectoryChange::Put(Record {
-        kind: "party".into(),
-        id: "adp".into(),
-        body: "{}".into(),
-    });
-    store.change_directory(0, vec![put]).await.unwrap();
+    // Its version stays, so that what the tests accept fits it.
+    execute(
+        place,
+        "INSERT INTO directory_record (kind, id, body) VALUES ('party', 'adp', '{}')",
+    )
+    .await;
     store.insert_api_key(api_key(place)).await.unwrap();
     let mut first = acceptance("m1");
     first.releases = [
@@ -239,7 +239,7 @@ async fn a_store_that_moved_takes_nothing_more() {
             .await
             .is_err()
     );
-    assert!(daemon.change_directory(1, vec![]).await.is_err());
+    assert!(daemon.change_directory(0, vec![]).await.is_err());
     assert!(
         daemon
             .touch_keys(vec![("k1".into(), source.now())])
@@ -419,6 +419,33 @@ async fn a_target_that_fails_at_the_last_moment_leaves_the_source_in_use() {
     accept_releases(&source.open().await, "later", vec![]).await;
     assert!(matches!(copy(&source, &target).await, Ok(Copied::Now(_))));
     assert_eq!(messages(&target).await, 3);
+}
+
+/// A server that stores something else than it was given.
+#[tokio::test]
+async fn a_copy_that_differs_is_not_kept() {
+    let source = TestPlace::sqlite();
+    fill(&source).await.close().await;
+    let target = target_for(&source).await;
+    target.open().await.close().await;
+    execute(
+        &target,
+        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql
+         AS 'BEGIN NEW.until_day := NEW.until_day + 1; RETURN NEW; END'",
+    )
+    .await;
+    execute(
+        &target,
+        "CREATE TRIGGER later BEFORE INSERT ON remembered FOR EACH ROW EXECUTE FUNCTION later()",
+    )
+    .await;
+    let table = "remembered";
+    assert_eq!(
+        copy(&source, &target).await,
+        Err(CopyError::Differs { table })
+    );
+    assert_eq!(messages(&target).await, 0);
+    accept_releases(&source.open().await, "later", vec![]).await;
 }
 
 /// While it runs, nothing is accepted behind its back.
