@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CopyStoreArguments, Failure, Format, on_runtime, settings};
 use crate::app;
@@ -14,7 +14,11 @@ use crate::store::{self, Copied, CopyError, DatabaseUrl, Step};
 /// Pause between two lines about the same table.
 const QUIET: Duration = Duration::from_secs(2);
 
-pub(super) fn copy_store(config: Option<&Path>, asked: &CopyStoreArguments) -> Result<(), Failure> {
+pub(super) fn copy_store(
+    config: Option<&Path>,
+    asked: &CopyStoreArguments,
+    format: Format,
+) -> Result<(), Failure> {
     let settings = settings(config)?;
     let from = named("--from", &asked.from)?;
     let to = named("--to", &asked.to)?;
@@ -26,37 +30,34 @@ pub(super) fn copy_store(config: Option<&Path>, asked: &CopyStoreArguments) -> R
             .await
             .map_err(Failure::from)
     })?;
-    match format {
-        Format::Json => print_json(&copied, &to),
-        Format::Text => print_text(&copied, &to),
-    }
+    format.print(text(&copied, &to), &object(&copied, &to));
     Ok(())
 }
 
 /// Nothing of the text is repeated: it may hold a password.
-fn named(argument: &str, text: &str) -> Result<DatabaseUrl, Failure> {
+fn named(argument: &str, address: &str) -> Result<DatabaseUrl, Failure> {
     let fault =
         |cause: &dyn std::fmt::Display| Failure::environment(format!("{argument}: {cause}"));
-    let database = config::database_named(text).map_err(|cause| fault(&cause))?;
+    let database = config::database_named(address).map_err(|cause| fault(&cause))?;
     app::database_url(&database).map_err(|_| fault(&store::UnknownDatabase))
 }
 
 impl From<CopyError> for Failure {
     fn from(cause: CopyError) -> Self {
-        let text = format!("copy-store: {cause}");
+        let why = format!("copy-store: {cause}");
         match cause {
-            CopyError::Occupied(_) | CopyError::MovedElsewhere { .. } => Self::No(text),
+            CopyError::Occupied(_) | CopyError::MovedElsewhere { .. } => Self::No(why),
             CopyError::Direction
             | CopyError::Source(_)
             | CopyError::Target(_)
             | CopyError::Unlisted { .. }
             | CopyError::Differs { .. }
-            | CopyError::Unsettled(_) => Self::Environment(text),
+            | CopyError::Unsettled(_) => Self::Environment(why),
         }
     }
 }
 
-fn print_json(copied: &Copied, to: &DatabaseUrl) {
+fn object(copied: &Copied, to: &DatabaseUrl) -> Value {
     let (status, rows) = match copied {
         Copied::Now(rows) => ("copied", rows.as_slice()),
         Copied::Before => ("copied_before", [].as_slice()),
@@ -65,21 +66,21 @@ fn print_json(copied: &Copied, to: &DatabaseUrl) {
         .iter()
         .map(|(table, rows)| json!({ "table": table, "rows": rows }))
         .collect();
-    let line = json!({ "status": status, "to": to.to_string(), "tables": tables });
-    println!("{line}");
+    json!({ "status": status, "to": to.to_string(), "tables": tables })
 }
 
-fn print_text(copied: &Copied, to: &DatabaseUrl) {
-    match copied {
+fn text(copied: &Copied, to: &DatabaseUrl) -> String {
+    let done = match copied {
         Copied::Now(rows) => {
-            for (table, rows) in rows {
-                println!("{table:<20} {rows:>12}");
-            }
-            println!("everything was copied to {to} and compared; the old file takes nothing more");
+            let line = |(table, rows): &(_, u64)| format!("{table:<20} {rows:>12}\n");
+            let lines: String = rows.iter().map(line).collect();
+            format!(
+                "{lines}everything was copied to {to} and compared; the old file takes nothing more"
+            )
         }
-        Copied::Before => println!("everything was copied to {to} before: nothing was changed"),
-    }
-    println!("set database.url to it and start the daemons");
+        Copied::Before => format!("everything was copied to {to} before: nothing was changed"),
+    };
+    format!("{done}\nset database.url to it and start the daemons")
 }
 
 /// Tells a person who waits how far it came.

@@ -16,10 +16,11 @@ pub(super) fn migrate(config: Option<&Path>, format: Format) -> Result<(), Failu
         let migrated = store::migrate(&url, Clock::system()).await;
         Ok(migrated?)
     })?;
-    match format {
-        Format::Json => println!("{}", json!({ "from": from, "to": to })),
-        Format::Text if from == to => println!("nothing to do: the schema has version {to}"),
-        Format::Text => println!("the schema went from version {from} to version {to}"),
-    }
+    let text = if from == to {
+        format!("nothing to do: the schema has version {to}")
+    } else {
+        format!("the schema went from version {from} to version {to}")
+    };
+    format.print(text, &json!({ "from": from, "to": to }));
     Ok(())
 }

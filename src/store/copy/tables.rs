@@ -103,7 +103,7 @@ pub(super) static TABLES: &[Table] = &[
     table!(message by (id) {
         id: Text, party: Text, test: Bool, berrefnr: Bytes, body: Bytes, received_at: Int,
         message_type: Text, edition: Text, details: Bytes, shown: Bool, parked: Bool,
-        dropped_at: Int,
+        dropped_at: Int, parts: Int,
     }),
     table!(inbox by (party, test) { party: Text, test: Bool, last_sequence: Int }),
     table!(delivery by (id) {
@@ -111,7 +111,8 @@ pub(super) static TABLES: &[Table] = &[
         domain: Text, message_type: Text, edition: Text, berrefnr: Bytes, policy_version: Text,
         cases: Bytes, bytes: Int, received_at: Int, offered_at: Int, state: Text, lease: Text,
         lease_until: Int, leased_at: Int, attempt: Int, finished_at: Int, answered_at: Int,
-        answer_positive: Bool, rejection: Bytes,
+        answer_positive: Bool, rejection: Bytes, due_at: Int, failures: Int, refusals: Int,
+        first_failed_at: Int, first_sequence: Int,
     }),
     table!(payload by (delivery_id) { delivery_id: Text, sealed: Bytes })
         .heavy("SELECT CAST(LENGTH(sealed) AS BIGINT) AS weight FROM payload"),
@@ -130,6 +131,16 @@ pub(super) static TABLES: &[Table] = &[
         on_day: Int, tenant: Text, party: Text, domain: Text, test: Bool, message_type: Text,
         rule: Text, total: Int,
     }),
+    table!(push_receiver by (party, test) {
+        party: Text, test: Bool, failures: Int, paused_until: Int, stopped: Bool, reason: Text,
+        changed_at: Int,
+    }),
+    table!(unaccounted by (message_id) { message_id: Text, found_at: Int }),
+    table!(alert by (name, subject) {
+        name: Text, subject: Text, severity: Text, since: Int, number: Int, raised_at: Int,
+    }),
+    table!(alert_message by (id) { id: Text, body: Text, due_at: Int, attempt: Int }),
+    table!(watcher by (id) { id: Int, node: Text, until: Int }).filled(),
 ];
 
 /// The first column, in either, that the schema and the list do not share, as

@@ -129,7 +129,6 @@ async fn view(store: &Store, place: &TestPlace) -> Vec<String> {
         format!("{:?}", store.api_keys().await),
         format!("{:?}", store.ledger(&[(hash("r"), hash("p"))]).await),
         format!("{:?}", store.remembered(&[(hash("r"), hash("old"))]).await),
-        format!("{:?}", store.backlog(place.now()).await),
         format!("{:?}", store.parked_bytes(&party("adp")).await),
     ];
     let days = date(2018, 3, 1)..=date(2018, 3, 1);
@@ -286,22 +285,27 @@ async fn no_row_of_a_store_that_moved_can_be_changed() {
         let name = table.get::<String>("name").unwrap();
         // A name of the schema, and a text that lives as long as the test.
         let name: &'static str = Box::leak(name.into_boxed_str());
-        for (start, end) in [
-            ("DELETE FROM ", ""),
-            ("INSERT INTO ", " DEFAULT VALUES"),
-            ("INSERT OR REPLACE INTO ", " DEFAULT VALUES"),
-        ] {
+        for start in ["INSERT INTO ", "INSERT OR REPLACE INTO "] {
             let mut change = query(start);
-            change.push(name).push(end);
+            change.push(name).push(" DEFAULT VALUES");
             let refused = change.execute(&mut connection).await.unwrap_err();
             let code = refused
                 .as_database_error()
                 .and_then(sqlx::error::DatabaseError::code);
             assert_eq!(code.as_deref(), Some("1811"), "{start}{name}: {refused}");
         }
+        // Of an empty table there is nothing to refuse.
+        let mut delete = query("DELETE FROM ");
+        delete.push(name);
+        let deleted = delete.execute(&mut connection).await;
+        assert!(matches!(deleted, Ok(0) | Err(_)), "{name}: {deleted:?}");
     }
-    let update = query("UPDATE delivery SET attempt = attempt + 1");
-    assert!(update.execute(&mut connection).await.is_err());
+    for change in [
+        "UPDATE delivery SET attempt = attempt + 1",
+        "DELETE FROM delivery WHERE id = 'r5'",
+    ] {
+        assert!(query(change).execute(&mut connection).await.is_err());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
