@@ -144,6 +144,18 @@ fn masters(settings: &Settings) -> Result<Masters, StartError> {
     })
 }
 
+/// The key ring of an installation that has messages already; makes no key.
+///
+/// # Errors
+///
+/// [`StartError::Keys`], also when the file of the master key is not there.
+pub fn ring_in_use(settings: &Settings) -> Result<RingPlace, StartError> {
+    if let Source::File(path) = &settings.data_key {
+        std::fs::metadata(path).map_err(|cause| StartError::Keys(KeyError::File(cause)))?;
+    }
+    ring_place(settings)
+}
+
 /// A daemon that is bound to its addresses and not serving yet.
 pub struct App {
     base: Base,

@@ -643,6 +643,20 @@ fn source(
     Ok(Source::File(folder.join(text)))
 }
 
+/// A database that is named on the command line: `sqlite:PATH`, `postgres://…`,
+/// or `file:` or `env:` and where to find one of these, since an address can
+/// hold a password.
+///
+/// # Errors
+///
+/// What is wrong with it, without repeating it.
+pub fn database_named(text: &str) -> Result<Database, String> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let here = Path::new("");
+    let found = resolved(text, here, &environment)?;
+    database(found.unwrap_or_else(|| text.to_owned()), here)
+}
+
 fn database(url: String, folder: &Path) -> Result<Database, String> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);

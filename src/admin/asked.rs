@@ -97,8 +97,10 @@ pub(super) fn store_problem(cause: &Error) -> Problem {
         Error::Conflict => {
             Problem::new(Kind::Unavailable).detail("others changed the same: try again")
         }
-        Error::Busy | Error::Unavailable(_) | Error::WrongKeys | Error::Damaged { .. } => {
-            crate::receive::store_problem(cause)
-        }
+        Error::Busy
+        | Error::Unavailable(_)
+        | Error::WrongKeys
+        | Error::Moved { .. }
+        | Error::Damaged { .. } => crate::receive::store_problem(cause),
     }
 }

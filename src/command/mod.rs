@@ -8,10 +8,12 @@
 mod apply;
 mod backup;
 mod check;
+mod copy_store;
 mod dead;
 mod explain;
 mod key;
 mod keys;
+mod migrate;
 mod parked;
 mod push;
 mod serve;
@@ -77,6 +79,10 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// Checks everything that would make `serve` fail, without serving.
     Check,
+    /// Brings the schema of the database up to date. `serve` does so too.
+    Migrate,
+    /// Moves everything from a database file to an empty PostgreSQL database.
+    CopyStore(CopyStoreArguments),
 }
 
 /// How results and errors are written.
@@ -159,6 +165,25 @@ struct ApplyArguments {
     prune: bool,
 }
 
+#[derive(Args)]
+struct CopyStoreArguments {
+    /// The database file: sqlite:PATH. Daemons on it answer 503 meanwhile, and
+    /// ever after.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// The database that takes over: postgres://…, or where its address stands,
+    /// env:NAME or `file:PATH`, so that its password stays off the command line.
+    #[arg(long, value_name = "URL")]
+    to: String,
+}
+
+/// An address can hold a password.
+impl fmt::Debug for CopyStoreArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CopyStoreArguments").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     /// Makes a key and prints it, once, alone on a line.
@@ -231,6 +256,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Backup(asked) => backup::backup(config, &asked, format),
         Command::Restore(asked) => backup::restore(config, &asked, format),
         Command::Check => check::check(config, format),
+        Command::Migrate => migrate::migrate(config, format),
+        Command::CopyStore(asked) => copy_store::copy_store(config, &asked, format),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

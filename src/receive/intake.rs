@@ -411,7 +411,9 @@ fn refusal(cause: crate::store::Error) -> Refusal {
             tracing::warn!("The store cannot answer now: {cause}");
             Refusal::Busy(Vec::new())
         }
-        Error::Conflict | Error::WrongKeys | Error::Damaged { .. } => Refusal::Internal(cause),
+        Error::Conflict | Error::WrongKeys | Error::Moved { .. } | Error::Damaged { .. } => {
+            Refusal::Internal(cause)
+        }
     }
 }
 

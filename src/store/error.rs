@@ -18,6 +18,11 @@ pub enum Error {
     /// Master key or key ring are not the ones that this database was made
     /// with, or the ring is an older copy.
     WrongKeys,
+    /// `copy-store` moved everything to another database: open that one.
+    Moved {
+        /// Where to, without user and password.
+        to: String,
+    },
     /// A row does not hold what this version writes, or was tampered with.
     Damaged {
         /// What is damaged, such as `payload`.
@@ -66,6 +71,10 @@ fn meaning(code: &str) -> Option<&'static str> {
     if code.len() == 5 {
         return postgres_meaning(code);
     }
+    // SQLITE_CONSTRAINT_TRIGGER: only a store that was moved has triggers.
+    if code == "1811" {
+        return Some("this store was moved to another database");
+    }
     // Extended codes hold the primary code in their lowest byte.
     Some(match code.parse::<u32>().ok()? & 0xff {
         5 | 6 => "another process holds the database for too long",
@@ -110,6 +119,11 @@ impl fmt::Display for Error {
             Self::WrongKeys => {
                 f.write_str("master key or key ring are not those of this database (docs/keys.md)")
             }
+            Self::Moved { to } => write!(
+                f,
+                "this store was moved to {to}: name that in database.url \
+                 (if copy-store was cut short, run it again)"
+            ),
             Self::Damaged { what } => write!(f, "a stored {what} is damaged"),
         }
     }

@@ -56,6 +56,20 @@ pub(super) async fn marks(connection: &mut Connection) -> Result<Vec<Mark>, Erro
     marks.collect()
 }
 
+/// Holds the marks against keys; false when there are none yet.
+///
+/// # Errors
+///
+/// [`Error::WrongKeys`].
+pub(super) async fn check(connection: &mut Connection, keys: &Keys) -> Result<bool, Error> {
+    let marks = marks(connection).await?;
+    if marks.iter().all(|mark| mark.fits(keys)) {
+        Ok(!marks.is_empty())
+    } else {
+        Err(Error::WrongKeys)
+    }
+}
+
 /// Those of these keys that have a mark.
 pub(super) async fn marked(connection: &mut Connection, keys: &[u32]) -> Result<Vec<u32>, Error> {
     let marks = marks(connection).await?;

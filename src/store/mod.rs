@@ -24,6 +24,7 @@ mod backend;
 mod backup;
 mod bells;
 mod conservation;
+mod copy;
 mod counts;
 mod dead;
 mod details;
@@ -36,6 +37,7 @@ mod ledger;
 mod lookup;
 mod marks;
 mod message;
+mod migrate;
 mod parked;
 mod push;
 mod replay;
@@ -60,6 +62,7 @@ pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use backup::{BackupError, Contents, Restored, restore};
 pub use conservation::{Unaccounted, Walk};
+pub use copy::{Copied, CopyError, Occupied, Step, copy_store};
 pub use counts::WithheldCount;
 pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
 pub use directory::{Directory, DirectoryChange, Record};
@@ -69,6 +72,7 @@ pub use failpoint::die_at;
 pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
+pub use migrate::{Migrated, migrate};
 pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
 pub use push::{
     Again, PushClaim, PushInbox, PushReceiver, PushState, Pushed, PushedRef, Settled, Settlement,
@@ -85,7 +89,7 @@ pub use watching::{DeadLetters, LedgerWalk, ParkedCount, PausedReceiver, Waiting
 
 use crate::clock::{self, Clock};
 use crate::seal::Keys;
-use backend::{Backend, Connection, Heard, Listener, Pool, Schema};
+use backend::{Backend, Connection, Heard, Listener, Pool, Schema, mark_of};
 use bells::{Bells, Rings};
 use lookup::Lookups;
 use marks::{marks, write_marks};
@@ -175,9 +179,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] when not.
+    /// [`Error::Unavailable`] when not, [`Error::Moved`] when it never will.
     pub async fn health(&self) -> Result<(), Error> {
         self.directory_version().await?;
+        let mut connection = self.reader().await?;
+        if !connection.is_shared()
+            && let Some(moved) = mark_of(&mut connection).await?
+        {
+            return Err(Error::Moved { to: moved.to });
+        }
+        drop(connection);
         if self.writer().is_failing() {
             self.writer().write(directory::Probe).await?;
         }

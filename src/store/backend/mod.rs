@@ -6,6 +6,7 @@
 //! server for several.
 
 mod file;
+mod moved;
 mod postgres;
 mod query;
 mod sqlite;
@@ -19,6 +20,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection};
 
 pub(super) use file::{Alone, DatabaseFile};
+pub(super) use moved::{Moved, mark, mark_of, unmark};
 pub(super) use postgres::{Heard, Listener};
 pub(super) use query::{Query, Readable, Row, Value, query};
 
@@ -32,6 +34,9 @@ pub(super) const MAX_BINDS: usize = 32_766;
 const READERS: u32 = 4;
 /// Statements that a connection keeps prepared.
 const STATEMENTS_KEPT: usize = 512;
+
+const VERSION: &str =
+    "SELECT COALESCE(MAX(version), 0) AS version FROM _sqlx_migrations WHERE success";
 
 /// Where the database is.
 #[derive(Clone)]
@@ -154,7 +159,12 @@ impl Backend {
 
     /// Makes the database if there is none and this can be done, and brings
     /// the schema up to date. Safe when several nodes start together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moved`] for a file that is no store any more.
     pub(super) async fn prepare(&self, schema: Schema) -> Result<Connection, Error> {
+        self.refuse_what_moved().await?;
         match &self.kind {
             Kind::Sqlite(options) => {
                 let link = options.prepare(schema).await?;
@@ -167,6 +177,33 @@ impl Backend {
         }
     }
 
+    async fn refuse_what_moved(&self) -> Result<(), Error> {
+        if let Kind::Sqlite(options) = &self.kind
+            && options.is_there()
+            && let Some(moved) = mark_of(&mut self.writer().await?).await?
+        {
+            return Err(Error::Moved { to: moved.to });
+        }
+        Ok(())
+    }
+
+    /// Number of the newest migration that the database has; 0 without any,
+    /// and for a file that is not there.
+    pub(super) async fn version(&self) -> Result<i64, Error> {
+        if let Kind::Sqlite(options) = &self.kind
+            && !options.is_there()
+        {
+            return Ok(0);
+        }
+        let mut connection = self.writer().await?;
+        if !connection.has_table("_sqlx_migrations").await? {
+            return Ok(0);
+        }
+        let row = query(VERSION).fetch_one(&mut connection).await?;
+        Ok(row.get("version")?)
+    }
+
+    /// A connection that can write, to a database that is there.
     pub(super) async fn writer(&self) -> Result<Connection, sqlx::Error> {
         match &self.kind {
             Kind::Sqlite(options) => Ok(self.connection(Link::Sqlite(options.writer().await?))),
@@ -342,6 +379,27 @@ impl Connection {
             On::Sqlite(link) => sqlx::raw_sql(how).execute(link).await.map(drop),
             On::Postgres(link) => sqlx::raw_sql(how).execute(link).await.map(drop),
         }
+    }
+
+    /// True when there is a table with this name.
+    pub(super) async fn has_table(&mut self, name: &str) -> Result<bool, sqlx::Error> {
+        let text = match self.on() {
+            On::Sqlite(_) => sqlite::HAS_TABLE,
+            On::Postgres(_) => postgres::HAS_TABLE,
+        };
+        let row = query(text).bind(name).fetch_one(self).await?;
+        row.get("found")
+    }
+
+    /// Every column of every table of ours, but those of the driver and the
+    /// notes about copies: their names begin with `_`. Columns: `tab`, `col`,
+    /// `kind`, and `key`, its place in the primary key or 0.
+    pub(super) async fn columns(&mut self) -> Result<Vec<Row>, sqlx::Error> {
+        let text = match self.on() {
+            On::Sqlite(_) => sqlite::COLUMNS,
+            On::Postgres(_) => postgres::COLUMNS,
+        };
+        query(text).fetch_all(self).await
     }
 
     /// True where other nodes may hold rows of this database right now.

@@ -35,6 +35,19 @@ const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', FALSE)
 const FSYNC: &str = "SELECT current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS pages";
 
+pub(super) const HAS_TABLE: &str = "SELECT to_regclass($1) IS NOT NULL AS found";
+pub(super) const COLUMNS: &str = "SELECT CAST(c.table_name AS TEXT) AS tab,
+    CAST(c.column_name AS TEXT) AS col, CAST(c.data_type AS TEXT) AS kind,
+    CAST(COALESCE(k.ordinal_position, 0) AS BIGINT) AS key
+    FROM information_schema.columns c
+    LEFT JOIN information_schema.table_constraints p ON p.table_schema = c.table_schema
+        AND p.table_name = c.table_name AND p.constraint_type = 'PRIMARY KEY'
+    LEFT JOIN information_schema.key_column_usage k
+        ON k.constraint_schema = p.constraint_schema AND k.constraint_name = p.constraint_name
+        AND k.table_name = c.table_name AND k.column_name = c.column_name
+    WHERE c.table_schema = current_schema() AND c.table_name NOT LIKE '\\_%'
+    ORDER BY c.table_name, c.ordinal_position";
+
 const CHANNEL: &str = "sivi_gateway";
 /// Tells other nodes what was put in; heard after COMMIT.
 pub(super) const NOTIFY: &str = "SELECT pg_notify('sivi_gateway', $1)";

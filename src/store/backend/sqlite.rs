@@ -30,6 +30,12 @@ const READER_CACHE_KIB: &str = "-8192";
 /// Pages in the journal before they move to the file: 32 MiB. Fewer moves
 /// carry more changes of the same page.
 const CHECKPOINT_PAGES: &str = "8192";
+pub(super) const HAS_TABLE: &str =
+    "SELECT COUNT(*) > 0 AS found FROM sqlite_master WHERE type = 'table' AND name = $1";
+pub(super) const COLUMNS: &str = "SELECT m.name AS tab, c.name AS col, c.type AS kind, c.pk AS key
+    FROM sqlite_master m JOIN pragma_table_info(m.name) c
+    WHERE m.type = 'table' AND m.name NOT LIKE '\\_%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%'
+    ORDER BY m.name, c.cid";
 const MIGRATION_ATTEMPTS: u32 = 10;
 const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
 
@@ -99,6 +105,11 @@ impl Options {
         &self.path
     }
 
+    pub(super) fn is_there(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// To a file that is there.
     pub(super) async fn writer(&self) -> Result<SqliteConnection, sqlx::Error> {
         SqliteConnection::connect_with(&self.write).await
     }

@@ -1,6 +1,7 @@
 //! Tests of the store. Each body of `on_both!` runs on every database.
 
 mod accepting;
+mod copy;
 mod faults;
 mod inbox;
 mod letters;
@@ -58,7 +59,7 @@ pub(super) struct TestPlace {
     pub(super) folder: TempDir,
     pub(super) clock: Clock,
     url: DatabaseUrl,
-    ring_url: DatabaseUrl,
+    pub(super) ring_url: DatabaseUrl,
 }
 
 impl TestPlace {
@@ -177,6 +178,19 @@ pub(super) fn acceptance(id: &str) -> Acceptance {
 /// A change of the ledger of a route of tenant `bakkerij`.
 pub(super) fn known(change: LedgerChange) -> (TenantId, LedgerChange) {
     (TenantId::parse("bakkerij").unwrap(), change)
+}
+
+/// A key of party `adp` that holds for an hour.
+pub(super) fn api_key(place: &TestPlace) -> ApiKey {
+    ApiKey {
+        id: "k1".into(),
+        party: party("adp"),
+        hash: hash("secret"),
+        created_at: place.now(),
+        expires_at: Some(place.now() + SECONDS(3600)),
+        revoked_at: None,
+        last_used_at: None,
+    }
 }
 
 /// A release to party `arbo` about cases named by single letters.

@@ -74,15 +74,7 @@ on_both! {
 
     async fn an_api_key_is_listed_touched_and_revoked(place: Place) {
         let store = place.open().await;
-        let key = ApiKey {
-            id: "k1".into(),
-            party: party("adp"),
-            hash: hash("secret"),
-            created_at: place.now(),
-            expires_at: Some(place.now() + SECONDS(3600)),
-            revoked_at: None,
-            last_used_at: None,
-        };
+        let key = api_key(&place);
         let before = store.changes_version().await.unwrap();
         store.insert_api_key(key.clone()).await.unwrap();
         assert_eq!(store.api_keys().await.unwrap(), std::slice::from_ref(&key));
