@@ -29,7 +29,7 @@ use crate::receive::{self, Budget, Intake, Reception};
 use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
-use crate::watch::{Board, CourierError, Watch, api_keys_ending, check_webhook};
+use crate::watch::{Board, CourierError, Watch, check_webhook};
 use live::{Live, warn_of_parties_without_authority};
 use own_certificate::OwnCertificate;
 use warnings::Warnings;
@@ -228,7 +228,7 @@ impl App {
         }
         warn_of_parties_without_authority(&intake.current.get());
         let (foundation, keys) = (base.foundation.clone(), base.keys.clone());
-        let live = Live::new(foundation, keys, intake.clone(), replace, own);
+        let live = Arc::new(Live::new(foundation, keys, intake.clone(), replace, own));
         let bind = |address| move |cause| StartError::Listen(address, cause);
         let party_side = Server::bind(
             settings.listen,
@@ -247,13 +247,13 @@ impl App {
             base.clock.clone(),
             current,
             node_name(port),
-            Arc::new(api_keys_ending),
+            warnings::endings(Arc::clone(&live), seen.clone()),
         )
         .map_err(StartError::Alerts)?;
         Ok(Self {
             base,
             intake,
-            live: Arc::new(live),
+            live,
             seen,
             used_keys,
             party_side,

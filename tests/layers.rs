@@ -336,6 +336,26 @@ fn the_table_names_every_module_and_points_one_way() {
     }
 }
 
+/// The map of ARCHITECTURE.md is this table, with a sentence for each module.
+#[test]
+fn the_map_of_the_architecture_is_this_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.splitn(4, " | ");
+        let module = cells.next()?.strip_suffix('`')?;
+        let (_, uses) = (cells.next()?, cells.next()?);
+        MAY_USE.iter().any(|(known, _)| *known == module).then(|| {
+            let uses = uses.trim_end_matches('|').split_whitespace();
+            (module, uses.filter(|word| *word != "–").collect::<Vec<_>>())
+        })
+    });
+    let table = MAY_USE
+        .iter()
+        .map(|(module, uses)| (*module, uses.to_vec()));
+    assert_eq!(rows.collect::<Vec<_>>(), table.collect::<Vec<_>>());
+}
+
 #[test]
 fn sql_http_environment_and_clock_stay_where_they_belong() {
     let mut broken = Vec::new();

@@ -13,7 +13,8 @@ use super::live::Live;
 use crate::access::SeenCertificates;
 use crate::clock::Clock;
 use crate::expiry::{Expiry, Known, Subject, expiring};
-use crate::store::Store;
+use crate::store::{ApiKey, Store};
+use crate::watch;
 
 /// How often files of certificates are compared with what is in use.
 const LOOK: Duration = Duration::from_mins(1);
@@ -64,15 +65,51 @@ impl Warnings {
         let now = self.clock.now();
         // Read anew: the snapshot does not follow when keys are used.
         let api_keys = self.store.api_keys().await.ok()?;
-        let setup = self.live.setup();
-        let authorities = setup.client_ca.as_ref();
-        let known = Known {
-            server: Some(self.live.own_ends_at()),
-            authorities: authorities.map_or(&[], |all| all.certificates()),
-            party_certificates: &self.seen.in_use(now),
-            api_keys: &api_keys,
-        };
-        Some(expiring(&known, now))
+        Some(all_that_ends(&self.live, &self.seen, &api_keys, now))
+    }
+}
+
+fn all_that_ends(
+    live: &Live,
+    seen: &SeenCertificates,
+    api_keys: &[ApiKey],
+    now: Timestamp,
+) -> Vec<Expiry> {
+    let setup = live.setup();
+    let authorities = setup.client_ca.as_ref();
+    let known = Known {
+        server: Some(live.own_ends_at()),
+        authorities: authorities.map_or(&[], |all| all.certificates()),
+        party_certificates: &seen.in_use(now),
+        api_keys,
+    };
+    expiring(&known, now)
+}
+
+/// The same, as alerts look at it: of what has one name, the first to end.
+pub(super) fn endings(live: Arc<Live>, seen: SeenCertificates) -> watch::Endings {
+    Arc::new(move |api_keys, now| {
+        let mut endings: Vec<watch::Ending> = Vec::new();
+        for expiry in all_that_ends(&live, &seen, api_keys, now) {
+            let subject = alert_subject(&expiry.subject);
+            if endings.iter().all(|known| known.subject != subject) {
+                let ends_at = expiry.ends_at;
+                endings.push(watch::Ending { subject, ends_at });
+            }
+        }
+        endings
+    })
+}
+
+fn alert_subject(subject: &Subject) -> watch::Subject {
+    let named = watch::Subject::default();
+    match subject {
+        Subject::ServerCertificate => named.with("certificate", "server"),
+        Subject::ClientAuthority => named.with("certificate", "client_ca"),
+        Subject::PartyCertificate(party) => named
+            .with("party", party.as_str())
+            .with("certificate", "client"),
+        Subject::ApiKey { party, id } => named.with("party", party.as_str()).with("api_key", id),
     }
 }
 

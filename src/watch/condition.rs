@@ -192,20 +192,6 @@ pub struct Ending {
 /// there.
 pub type Endings = Arc<dyn Fn(&[ApiKey], Timestamp) -> Vec<Ending> + Send + Sync>;
 
-/// API keys that end and are still in force.
-#[must_use]
-pub fn api_keys_ending(keys: &[ApiKey], now: Timestamp) -> Vec<Ending> {
-    let keys = keys.iter().filter(|key| key.revoked_at.is_none());
-    let ending = keys.filter_map(|key| {
-        let ends_at = key.expires_at.filter(|at| *at > now)?;
-        let subject = Subject::default()
-            .with("party", key.party.as_str())
-            .with("api_key", &key.id);
-        Some(Ending { subject, ends_at })
-    });
-    ending.collect()
-}
-
 /// The bounds that conditions are held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {

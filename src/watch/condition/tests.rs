@@ -84,26 +84,19 @@ fn parking_is_near_its_bound_by_number_bytes_or_age() {
 }
 
 #[test]
-fn a_key_expires_soon_unless_it_is_revoked_or_over() {
-    let key = |hours: i64, revoked: bool| ApiKey {
-        id: "k".to_owned(),
-        party: party("adp"),
-        hash: crate::domain::KeyedHash::from_bytes([0; 32]),
-        created_at: now(),
-        expires_at: Some(now() + jiff::SignedDuration::from_hours(hours)),
-        revoked_at: revoked.then(now),
-        last_used_at: None,
-    };
-    let of = |key: ApiKey| {
+fn what_ends_within_two_weeks_is_told() {
+    let of = |hours: i64| {
         hold(&Observed {
-            endings: Some(api_keys_ending(&[key], now())),
+            endings: Some(vec![Ending {
+                subject: Subject::default().with("certificate", "server"),
+                ends_at: now() + jiff::SignedDuration::from_hours(hours),
+            }]),
             ..Observed::default()
         })
     };
-    assert_eq!(of(key(14 * 24, false))[0].number, 14);
-    assert_eq!(of(key(14 * 24 + 1, false)), []);
-    assert_eq!(of(key(1, true)), []);
-    assert_eq!(of(key(-1, false)), []);
+    assert_eq!(of(14 * 24)[0].number, 14);
+    assert_eq!(of(14 * 24 + 1), []);
+    assert_eq!(of(-1)[0].number, 0);
 }
 
 #[test]
