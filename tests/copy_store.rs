@@ -317,7 +317,10 @@ async fn what_cannot_be_copied_is_refused_with_a_reason() {
     std::fs::copy(other.path("data/data.key"), &key).unwrap();
     let (code, err) = run(FROM, "file:target");
     assert_eq!(code, 2);
-    assert!(err.contains("source: the key file is not the one"), "{err}");
+    assert!(
+        err.contains("source: master key or key ring are not those"),
+        "{err}"
+    );
     std::fs::rename(&kept, &key).unwrap();
 
     // A site that is there already.
@@ -332,7 +335,10 @@ async fn what_cannot_be_copied_is_refused_with_a_reason() {
     std::fs::copy(&key, other.installation.path("data/data.key")).unwrap();
     let (code, err) = run(FROM, "file:other");
     assert_eq!(code, 2, "other keys: {err}");
-    assert!(err.contains("target: the key file is not the one"), "{err}");
+    assert!(
+        err.contains("target: master key or key ring are not those"),
+        "{err}"
+    );
     let same = site
         .installation
         .run(&["copy-store", "--from", FROM, "--to", "file:target"]);

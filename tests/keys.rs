@@ -241,12 +241,12 @@ async fn a_destroyed_tenant_is_unreadable_in_every_copy() {
     let destroy = ["keys", "destroy", "--tenant", "slager", "--format", "json"];
     let refused = site.at.run(&destroy);
     assert_eq!(refused.code, 1);
-    assert!(refused.err.contains("directory"), "{}", refused.err);
+    assert!(refused.out.contains("directory"), "{}", refused.out);
     site.at.write("directory.toml", DIRECTORY);
     site.at.yes(&["apply", "directory.toml", "--prune"]);
     let refused = site.at.run(&destroy);
     assert_eq!(refused.code, 1);
-    assert!(refused.err.contains("1 messages"), "{}", refused.err);
+    assert!(refused.out.contains("1 messages"), "{}", refused.out);
     let done = site.at.yes(&[&destroy[..], &["--yes"]].concat());
     let done = &json_lines(&done)[0];
     assert_eq!((&done["keys"], &done["messages"]), (&json!(1), &json!(1)));
