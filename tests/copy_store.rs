@@ -349,10 +349,10 @@ async fn what_cannot_be_copied_is_refused_with_a_reason() {
         same.out
     );
     // Another file with the same keys finds it taken.
-    let second = Installation::new("");
-    second.yes(&["key", "list"]);
+    let ring = site.installation.path("data/ring.db");
+    let second = Installation::new(&format!("keys.ring = \"sqlite:{}\"", ring.display()));
+    std::fs::create_dir(second.path("data")).unwrap();
     std::fs::copy(&key, second.path("data/data.key")).unwrap();
-    std::fs::remove_file(second.path("data/gateway.db")).unwrap();
     second.yes(&["key", "list"]);
     second.write("target", &site.to);
     let ran = second.run(&["copy-store", "--from", FROM, "--to", "file:target"]);

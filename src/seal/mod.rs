@@ -288,7 +288,7 @@ impl DataKey {
     }
 }
 
-/// A secret in a file of its own, with the rules of [`Keys::open_or_create`].
+/// A secret in a file of its own, with the rules of [`Master::open_or_create`].
 ///
 /// # Errors
 ///
