@@ -905,7 +905,7 @@ async fn a_locked_database_is_503_and_heals_by_itself() {
         use std::io::{BufRead as _, Write as _};
         let stdin = lock.stdin.as_mut().unwrap();
         stdin
-            .write_all(b"BEGIN EXCLUSIVE;\nSELECT 'locked';\n")
+            .write_all(b".timeout 10000\nBEGIN EXCLUSIVE;\nSELECT 'locked';\n")
             .unwrap();
         let mut line = String::new();
         std::io::BufReader::new(lock.stdout.as_mut().unwrap())
