@@ -191,6 +191,19 @@ on_both! {
         assert_eq!(ids(&claim(&store).await), ["r1", "r2"]);
     }
 
+    async fn a_late_word_that_it_is_gone_stops_nobody(place: Place) {
+        let store = with_releases(&place, &[("r1", "a")]).await;
+        let late = claim(&store).await;
+        place.clock.advance(SECONDS(31));
+        let next = claim(&store).await;
+        assert_eq!(ids(&next), ["r1"]);
+        let gone = Settlement::Gone { reason: "status_410".to_owned() };
+        assert_eq!(settle(&store, &late.taken[0], gone).await, Settled::LeaseLost);
+        assert_eq!(state(&store).await.state, PushState::Works);
+        let taken_over = settle(&store, &next.taken[0], Settlement::TakenOver).await;
+        assert_eq!(taken_over, Settled::Done(None));
+    }
+
     async fn a_person_stops_a_receiver_and_resumes_it_at_once(place: Place) {
         let store = with_releases(&place, &[("r1", "a")]).await;
         let arbo = party("arbo");
