@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::{Timestamp, ToSpan as _};
 use tokio::sync::{Notify, RwLock};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
 use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Outline, Preparation, Prepared, at_most};
+use super::record::{acceptance, message_row, receipt_of};
 use crate::clock::{self, Clock};
 use crate::directory::Match;
 use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
 use crate::policy::{self, LedgerView, Release};
 use crate::setup::{Current, Setup};
-use crate::store::{AcceptError, Acceptance, Answer, Message, Remembered, Store, StoredMessage};
+use crate::store::{AcceptError, Acceptance, Answer, Store, StoredMessage};
 use crate::trace::TARGET;
 use crate::translate::{Kind, Remark};
 use crate::validate::{Document, NodeId};
@@ -525,107 +526,10 @@ fn persons_of(planner: &Planner<'_>) -> Vec<KeyedHash> {
         .collect()
 }
 
-fn message_row(
-    setup: &Setup,
-    party: &PartyId,
-    prepared: &Prepared<'_>,
-    body: KeyedHash,
-    now: Timestamp,
-    findings: Vec<Finding>,
-    routed: Vec<crate::domain::Domain>,
-) -> Message {
-    let header = &prepared.model.header;
-    Message {
-        id: clock::new_id_at(now),
-        party: party.clone(),
-        test: header.test,
-        berrefnr: policy::berrefnr(&setup.keys, party, &header.berrefnr),
-        body,
-        received_at: now,
-        message_type: prepared.stripped.document().schema().name.clone(),
-        edition: prepared.edition.name().to_owned(),
-        reference: header.berrefnr.clone(),
-        findings,
-        routed,
-        // Of these the sender may not learn whether a person passed.
-        shown: !matches!(prepared.model.kind, Kind::Employments | Kind::EmployeeData),
-    }
-}
-
-fn acceptance(setup: &Setup, message: Message, mut plan: Plan, now: Timestamp) -> Acceptance {
-    let message_type = message.message_type.clone();
-    Acceptance {
-        withheld: plan
-            .routes
-            .iter()
-            .flat_map(|route| route.withheld(&message_type))
-            .collect(),
-        remember: remembered(&plan, now),
-        ledger: plan
-            .routes
-            .iter_mut()
-            .flat_map(super::plan::RoutePlan::take_changes)
-            .collect(),
-        releases: plan
-            .routes
-            .into_iter()
-            .filter_map(|route| route.release)
-            .collect(),
-        directory_version: setup.directory_version(),
-        window_days: setup.policy.window_days(),
-        parked: plan.parked,
-        unparked: Vec::new(),
-        answer: None,
-        message,
-    }
-}
-
-/// Released cases are recognised for two years, to the end of the month, so
-/// that the day of the report cannot be read from it.
-pub(super) fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
-    let until: Date = clock::civil_at(now)
-        .date()
-        .saturating_add(2.years())
-        .last_of_month();
-    let released = plan.routes.iter().filter(|route| route.release.is_some());
-    let cases: HashSet<(KeyedHash, KeyedHash)> = released
-        .flat_map(|route| {
-            route
-                .decision
-                .remember
-                .iter()
-                .map(|case| (route.route, *case))
-        })
-        .collect();
-    cases
-        .into_iter()
-        .map(|(route, case)| Remembered { route, case, until })
-        .collect()
-}
-
 /// True when a finding refuses the message.
 #[must_use]
 pub fn has_error(findings: &[Finding]) -> bool {
     findings
         .iter()
         .any(|finding| finding.severity == Severity::Error)
-}
-
-/// A receipt as the store would give it back, without asking it.
-fn receipt_of(message: &Message) -> StoredMessage {
-    StoredMessage {
-        id: message.id.clone(),
-        party: message.party.clone(),
-        test: message.test,
-        body: message.body,
-        received_at: message.received_at,
-        message_type: message.message_type.clone(),
-        edition: message.edition.clone(),
-        reference: message.reference.clone(),
-        findings: message.findings.clone(),
-        routed: message.routed.clone(),
-        shown: message.shown,
-        deliveries: Vec::new(),
-        parked: None,
-    }
 }

@@ -10,6 +10,7 @@ mod explain;
 mod intake;
 mod plan;
 mod prepare;
+mod record;
 mod routes;
 mod signature;
 mod status;

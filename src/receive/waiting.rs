@@ -8,9 +8,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use super::intake::{ATTEMPTS, Intake, remembered};
+use super::intake::{ATTEMPTS, Intake};
 use super::plan::{Foreign, Plan, Planner, RoutePlan};
 use super::prepare::{self, Preparation, Prepared};
+use super::record::remembered;
 use crate::clock;
 use crate::domain::{Code, KeyedHash};
 use crate::policy::{LedgerChange, Parked, Release, Withheld};
