@@ -5,6 +5,7 @@
 //! What happens is counted where it happens; what is there is read when it is
 //! asked for (`state`), within a bounded time.
 
+mod alerts;
 mod api;
 mod asked;
 mod dead;

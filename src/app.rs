@@ -211,6 +211,7 @@ impl App {
         };
         let desk = Desk {
             intake: intake.clone(),
+            board: board.clone(),
             token: admin_token(&settings)?,
         };
         let router = Router::new()

@@ -610,7 +610,7 @@ async fn only_the_token_opens_the_operators_side() {
             assert_eq!(request.send().await.unwrap().status(), 404, "{path}");
         }
     }
-    assert_eq!(asked, 9 * wrong.len());
+    assert_eq!(asked, 10 * wrong.len());
     for open in ["/healthz", "/readyz", "/metrics"] {
         let request = gateway.client.get(format!("{}{open}", gateway.admin));
         assert_eq!(request.send().await.unwrap().status(), 200, "{open}");

@@ -30,6 +30,7 @@ fn contracts() -> [Contract; 2] {
             document: read(admin::OPENAPI),
             sources: &[
                 include_str!("../src/admin/api.rs"),
+                include_str!("../src/admin/alerts.rs"),
                 include_str!("../src/admin/dead.rs"),
                 include_str!("../src/admin/parked.rs"),
             ],

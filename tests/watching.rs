@@ -192,6 +192,17 @@ fn value(metrics: &str, series: &str) -> f64 {
     line.trim().parse().unwrap()
 }
 
+/// The alerts of this name that an operator sees.
+async fn shown(gateway: &Gateway, name: &str) -> Vec<Value> {
+    let token = std::fs::read_to_string(gateway.folder.path().join("admin.token")).unwrap();
+    let request = reqwest::Client::builder().build().unwrap();
+    let request = request.get(format!("{}/admin/v1/alerts", gateway.admin));
+    let answer = request.bearer_auth(token.trim()).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    let alerts = answer["alerts"].as_array().unwrap().iter();
+    alerts.filter(|one| one["name"] == name).cloned().collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_age_alarm_is_told_once_and_not_again_after_a_restart() {
     let receiver = Receiver::start(true).await;
@@ -225,6 +236,9 @@ async fn an_age_alarm_is_told_once_and_not_again_after_a_restart() {
     let signature = sign(SECRET, header("webhook-id"), at, raised[0].body.as_bytes());
     assert_eq!(header("webhook-signature"), signature.unwrap());
 
+    let alerts = shown(&gateway, "undelivered").await;
+    assert_eq!((alerts.len(), &alerts[0]["subject"]), (1, &subject));
+
     let page = metrics(&gateway).await;
     let line = "sivi_alert_active{alert=\"undelivered\",severity=\"critical\",domain=\"arbodienst\",\
                 message_type=\"Verzuimmeldingen\",party=\"arbo-noord\",tenant=\"bakkerij\"} 1";
@@ -246,6 +260,7 @@ async fn an_age_alarm_is_told_once_and_not_again_after_a_restart() {
     looks().await;
     assert_eq!(receiver.about("undelivered").len(), 2);
     assert!(!metrics(&gateway).await.contains("alert=\"undelivered\""));
+    assert!(shown(&gateway, "undelivered").await.is_empty());
     for got in receiver.got() {
         names_nobody(&got.body, &absence.berrefnr);
     }

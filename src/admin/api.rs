@@ -6,14 +6,17 @@ use axum::http::header;
 use axum::routing::get;
 
 use super::token::Token;
-use super::{dead, parked};
+use super::{alerts, dead, parked};
 use crate::receive::Intake;
+use crate::watch::Board;
 
 /// State of the operators' API.
 #[derive(Clone)]
 pub struct Desk {
     /// The store, and what lets parked parts go.
     pub intake: Intake,
+    /// The alerts that are raised.
+    pub board: Board,
     /// What an operator has to show.
     pub token: Token,
 }
@@ -28,6 +31,7 @@ const BODY_MAX: usize = 64 * 1024;
 pub(super) fn routes(desk: Desk) -> Router {
     let contract = || async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) };
     Router::new()
+        .merge(alerts::routes())
         .merge(dead::routes())
         .merge(parked::routes())
         .layer(DefaultBodyLimit::max(BODY_MAX))
