@@ -35,7 +35,7 @@ pub(super) fn copy_store(
 }
 
 /// Nothing of the text is repeated: it may hold a password.
-fn named(argument: &str, address: &str) -> Result<DatabaseUrl, Failure> {
+pub(super) fn named(argument: &str, address: &str) -> Result<DatabaseUrl, Failure> {
     let fault =
         |cause: &dyn std::fmt::Display| Failure::environment(format!("{argument}: {cause}"));
     let database = config::database_named(address).map_err(|cause| fault(&cause))?;

@@ -12,7 +12,7 @@ use crate::app::Base;
 use crate::clock::Clock;
 use crate::config::Source;
 use crate::domain::TenantId;
-use crate::store::{Destroyed, RingKey, Rotation};
+use crate::store::{Destroyed, RingCopyError, RingKey, Rotation};
 
 /// Daemons follow the ring within five seconds; then nothing more is sealed
 /// with a key that was replaced.
@@ -34,6 +34,12 @@ pub(super) enum KeysCommand {
     /// Destroys the keys of a tenant: what they sealed is unreadable in every
     /// copy of the messages.
     Destroy(DestroyArguments),
+    /// Copies the ring to another database, for nodes that share it.
+    Copy {
+        /// An empty database: `postgres://…`, `env:NAME` or `file:PATH`.
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
     /// Writes the ring to a file; its keys are wrapped by the master key.
     Export {
         /// The file, which must not exist.
@@ -83,6 +89,7 @@ pub(super) fn keys(
             KeysCommand::List => list(&base, format).await,
             KeysCommand::Rotate(asked) => rotate(&base, asked, format).await,
             KeysCommand::Destroy(asked) => destroy(&base, asked, format).await,
+            KeysCommand::Copy { to } => copy(&base, to, format).await,
             KeysCommand::Export { path } => export(&base, path, format).await,
             KeysCommand::Rewrap { .. } => Ok(()),
         }
@@ -220,6 +227,20 @@ async fn destroy(base: &Base, asked: &DestroyArguments, format: Format) -> Resul
             removed.payloads, removed.parked, removed.entries
         ),
     }
+    Ok(())
+}
+
+async fn copy(base: &Base, to: &str, format: Format) -> Result<(), Failure> {
+    let to = super::copy_store::named("--to", to)?;
+    let keys = base.store.copy_ring(&to).await.map_err(|cause| {
+        let why = format!("keys copy: {cause}");
+        match cause {
+            RingCopyError::Occupied => Failure::No(why),
+            RingCopyError::Changed | RingCopyError::Store(_) => Failure::Environment(why),
+        }
+    })?;
+    let text = format!("copied {keys} keys to {to}: name it as keys.ring before a node goes on");
+    format.print(text, &json!({ "to": to.to_string(), "keys": keys }));
     Ok(())
 }
 

@@ -67,7 +67,7 @@ impl FromStr for Purpose {
 }
 
 /// One key as the ring keeps it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KeyRecord {
     /// Its number, from 1, never used again.
     pub number: u32,

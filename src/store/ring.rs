@@ -55,6 +55,7 @@ pub struct RingKey {
 }
 
 /// A row of the ring.
+#[derive(PartialEq, Eq)]
 pub(super) struct RingRow {
     pub(super) record: KeyRecord,
     pub(super) about: RingKey,
@@ -264,6 +265,10 @@ impl Ring {
         Ok(self.backend.scrub_ring().await?)
     }
 
+    pub(super) fn pool(&self) -> &Pool {
+        &self.read
+    }
+
     pub(super) fn backend(&self) -> &Backend {
         &self.backend
     }
@@ -300,7 +305,7 @@ impl Unopened {
 
 /// One moment of the ring: its version and its rows. The version is read
 /// first: rows that are newer than it are read again at the next look.
-async fn load(read: &Pool) -> Result<(i64, Vec<RingRow>), Error> {
+pub(super) async fn load(read: &Pool) -> Result<(i64, Vec<RingRow>), Error> {
     let mut connection = read.acquire().await?;
     let row = query(VERSION).fetch_one(&mut connection).await?;
     let version = row.value("version")?;

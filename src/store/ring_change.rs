@@ -22,7 +22,7 @@ const DESTROY_REPLACED: &str = "UPDATE ring_key SET wrapped = NULL, destroyed_at
     WHERE purpose = 'data' AND tenant = $2 AND wrapped IS NOT NULL AND replaced_at IS NOT NULL";
 
 /// Raises the version, and so waits for whoever changes the ring now.
-async fn raise(connection: &mut Connection) -> Result<(), sqlx::Error> {
+pub(super) async fn raise(connection: &mut Connection) -> Result<(), sqlx::Error> {
     query(RAISE).execute(connection).await.map(drop)
 }
 

@@ -282,6 +282,36 @@ async fn an_older_copy_of_the_ring_is_refused() {
 
 /// A release whose key the ring does not hold waits for the right ring; one
 /// that was changed is given up.
+/// The ring of one machine becomes one that nodes share.
+#[tokio::test]
+async fn a_copied_ring_opens_what_the_first_one_sealed() {
+    let place = TestPlace::sqlite();
+    let store = place.open().await;
+    accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
+    store.rotate_keys(Rotation::All).await.unwrap();
+    accept_releases(&store, "m2", vec![to_arbo("r2", "b")]).await;
+    let to: DatabaseUrl = new_database().await.parse().unwrap();
+    let keys = store.copy_ring(&to).await.unwrap();
+    assert_eq!(keys, store.ring_keys().await.unwrap().len());
+    assert_eq!(store.copy_ring(&to).await.unwrap(), keys, "the same again");
+    store.close().await;
+
+    let shared = TestPlace {
+        ring_url: to.clone(),
+        ..place
+    };
+    let store = shared.open().await;
+    assert_eq!(lease_ids(&store, 10).await, ["r1", "r2"]);
+    // Another ring does not take its place, nor does it take another's.
+    store.rotate_keys(Rotation::All).await.unwrap();
+    let other = TestPlace::sqlite().open().await;
+    let refused = other.copy_ring(&to).await;
+    assert!(
+        matches!(refused, Err(RingCopyError::Occupied)),
+        "{refused:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_release_of_an_unknown_key_waits_and_is_not_given_up() {
     let place = TestPlace::sqlite();
