@@ -21,8 +21,12 @@ impl Fleet {
     /// Starts `nodes` on the database of `settings`. They share a folder, and
     /// so keys and certificate, as nodes of one installation do.
     pub fn start(settings: &str, nodes: usize) -> Self {
-        let installation = Installation::new(settings);
-        installation.write("directory.toml", DIRECTORY);
+        Self::in_place(Installation::new(settings), nodes, DIRECTORY)
+    }
+
+    /// The same, in a folder that holds what `directory` refers to.
+    pub fn in_place(installation: Installation, nodes: usize, directory: &str) -> Self {
+        installation.write("directory.toml", directory);
         installation.yes(&["apply", "directory.toml"]);
         let issue = |party: &str| {
             let key = installation.yes(&["key", "issue", "--party", party]);

@@ -24,7 +24,7 @@ type Addresses = watch::Receiver<Vec<String>>;
 
 /// What came in and went out, as senders and receivers know it.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     /// Reports per case that were answered with 202 or 200.
     sent: Mutex<BTreeMap<String, u32>>,
     arrivals: Mutex<Arrivals>,
@@ -42,6 +42,19 @@ struct Arrivals {
 }
 
 impl Seen {
+    /// A message arrived; it may not be the first time.
+    pub fn note(&self, id: &str, xml: &str) {
+        let text = |tag: &str| {
+            let after = xml.split(&format!("<{tag}>")).nth(1).unwrap();
+            after.split('<').next().unwrap().to_owned()
+        };
+        let mut arrivals = self.arrivals.lock().unwrap();
+        if arrivals.ids.insert(id.to_owned()) {
+            let numbers = arrivals.cases.entry(text("VrzmgvlId")).or_default();
+            numbers.push(text("VrzmgvlVnrMld").parse().unwrap());
+        }
+    }
+
     /// Everything that was sent has arrived.
     fn is_complete(&self) -> bool {
         let arrivals = self.arrivals.lock().unwrap();
@@ -64,19 +77,26 @@ pub struct Load {
 }
 
 impl Load {
+    /// Sends, and polls for what comes out.
     pub fn start(fleet: &Fleet) -> Self {
+        let load = Self::sending(fleet, Arc::default());
+        load.with_receivers(fleet)
+    }
+
+    /// Sends alone: what comes out is noted by somebody else.
+    pub fn sending(fleet: &Fleet, seen: Arc<Seen>) -> Self {
         let load = Self {
-            seen: Arc::default(),
+            seen,
             senders: JoinSet::new(),
             receivers: JoinSet::new(),
             stop_sending: CancellationToken::new(),
             stop_receiving: CancellationToken::new(),
             started: Instant::now(),
         };
-        load.spawned(fleet)
+        load.with_senders(fleet)
     }
 
-    fn spawned(mut self, fleet: &Fleet) -> Self {
+    fn with_senders(mut self, fleet: &Fleet) -> Self {
         for number in 0..SENDERS {
             let sender = Worker {
                 client: fleet.installation.client(),
@@ -88,6 +108,10 @@ impl Load {
             };
             self.senders.spawn(sender.send(number));
         }
+        self
+    }
+
+    fn with_receivers(mut self, fleet: &Fleet) -> Self {
         for number in 0..RECEIVERS {
             let receiver = Worker {
                 client: fleet.installation.client(),
@@ -242,7 +266,8 @@ impl Worker {
             let mut items = Vec::new();
             for message in &messages {
                 items.push(json!({"id": message["id"], "lease": message["lease"]}));
-                self.note(message);
+                let (id, xml) = (message["id"].as_str(), message["xml"].as_str());
+                self.seen.note(id.unwrap(), xml.unwrap());
             }
             if items.is_empty() {
                 continue;
@@ -250,22 +275,6 @@ impl Worker {
             let request = self.post("/v1/inbox/ack").json(&json!({ "items": items }));
             // A lost answer is no matter: the messages come again, or do not.
             drop(request.send().await);
-        }
-    }
-
-    fn note(&self, message: &Value) {
-        let xml = message["xml"].as_str().unwrap();
-        let text = |tag: &str| {
-            let after = xml.split(&format!("<{tag}>")).nth(1).unwrap();
-            after.split('<').next().unwrap().to_owned()
-        };
-        let mut arrivals = self.seen.arrivals.lock().unwrap();
-        if arrivals
-            .ids
-            .insert(message["id"].as_str().unwrap().to_owned())
-        {
-            let numbers = arrivals.cases.entry(text("VrzmgvlId")).or_default();
-            numbers.push(text("VrzmgvlVnrMld").parse().unwrap());
         }
     }
 }

@@ -10,14 +10,20 @@
 mod binary;
 mod fleet;
 mod load;
+#[expect(dead_code, reason = "the tests of pushing use the rest")]
+#[path = "../push/receiver.rs"]
+mod receiver;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use binary::{Server, test_database};
+use binary::{Installation, Server, test_database};
 use fleet::Fleet;
-use load::Load;
+use load::{Load, Seen};
+use receiver::{Receiver, Reply};
+use support::DIRECTORY;
 
 /// Places around one transaction, as `store::failpoint` names them.
 const PLACES: [&str; 4] = ["begun", "written", "committed", "answered"];
@@ -39,9 +45,13 @@ fn random(below: u64) -> u64 {
 }
 
 /// Kills one node after another, anything from just started to well under way.
-async fn kill_at_random(mut fleet: Fleet, nodes: usize, what: &str) {
+async fn kill_at_random(fleet: Fleet, nodes: usize, what: &str) {
     let load = Load::start(&fleet);
-    for nth in 0..kills() {
+    kill_under(fleet, load, nodes, kills(), what).await;
+}
+
+async fn kill_under(mut fleet: Fleet, load: Load, nodes: usize, kills: u32, what: &str) {
+    for nth in 0..kills {
         tokio::time::sleep(Duration::from_millis(random(500))).await;
         let node = usize::try_from(nth).unwrap() % nodes;
         tokio::task::block_in_place(|| fleet.kill(node));
@@ -84,6 +94,34 @@ async fn kills_at_every_place_of_two_nodes_on_postgres_lose_and_double_nothing()
     let settings = postgres(&test_database().await);
     let what = "two nodes on PostgreSQL, around commits";
     kill_at_every_place(Fleet::start(&settings, 2), 2, what).await;
+}
+
+/// What is pushed when its node is killed comes again with the same id, and
+/// what comes after it in its case waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_kills_of_two_nodes_that_push_lose_and_double_nothing() {
+    let seen = Arc::new(Seen::default());
+    let noted = Arc::clone(&seen);
+    let receiver = Receiver::start(move |one| {
+        noted.note(one.id(), &one.body);
+        Reply::from(204)
+    })
+    .await;
+    let installation = Installation::new(&postgres(&test_database().await));
+    receiver.write_ca(installation.folder.path());
+    installation.write("push.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    let delivery = format!(
+        "sender_ids = [\"ARBONOORD\"]\ndelivery = {{ mode = \"push\", \
+         url = \"https://localhost:{}/in\", secret = \"file:push.secret\", \
+         ca = \"file:receiver-ca.pem\", allow_private = [\"localhost\"], \
+         timeout_seconds = 3, max_in_flight = 50 }}\n",
+        receiver.port
+    );
+    let directory = DIRECTORY.replace("sender_ids = [\"ARBONOORD\"]\n", &delivery);
+    let fleet = Fleet::in_place(installation, 2, &directory);
+    let load = Load::sending(&fleet, seen);
+    let what = "two nodes that push, at random";
+    kill_under(fleet, load, 2, kills() / 2, what).await;
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {
