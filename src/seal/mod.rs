@@ -310,6 +310,13 @@ pub fn header_of(number: u32) -> [u8; 1 + NUMBER_LEN] {
     [FORMAT_2, a, b, c, d]
 }
 
+/// The number of the key that sealed this value; none for what is no sealed
+/// value.
+#[must_use]
+pub fn number_of(sealed: &[u8]) -> Option<u32> {
+    read_header(sealed).ok().map(|(_, number, _)| number)
+}
+
 /// The header as it is bound, the key number, and what follows.
 fn read_header(sealed: &[u8]) -> Result<(&[u8], u32, &[u8]), SealError> {
     match sealed {

@@ -167,14 +167,24 @@ impl From<NoKey> for Error {
 }
 
 /// True when another node stood in the way and the same work may well succeed
-/// now: a deadlock, a serialization failure, a row lock that took too long.
+/// now: a deadlock, a serialization failure.
 pub(super) fn is_about_others(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(refusal)
-        if matches!(refusal.code().as_deref(), Some("40P01" | "40001" | "55P03")))
+    has_code(error, &["40P01", "40001"])
 }
 
-/// True when one row broke a rule of the schema: its neighbours in the batch
-/// may well be fine.
+/// True when somebody else holds a row for too long: whatever does not need
+/// that row may well succeed.
+pub(super) fn is_about_lock(error: &sqlx::Error) -> bool {
+    has_code(error, &["55P03"])
+}
+
+fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    matches!(error, sqlx::Error::Database(refusal)
+        if refusal.code().is_some_and(|code| codes.contains(&code.as_ref())))
+}
+
+/// True when one row broke a rule of the schema or a value is none that the
+/// database takes: its neighbours in the batch may well be fine.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver adds variants")]
 pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
     use sqlx::error::ErrorKind;
@@ -184,10 +194,18 @@ pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
             | ErrorKind::ForeignKeyViolation
             | ErrorKind::NotNullViolation
             | ErrorKind::CheckViolation => true,
-            // SQLITE_TOOBIG and SQLITE_MISMATCH.
-            _ => matches!(refusal.code().as_deref(), Some("18" | "20")),
+            _ => refusal.code().is_some_and(|code| is_code_about_data(&code)),
         },
         sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
         _ => false,
+    }
+}
+
+/// `SQLITE_TOOBIG` and `SQLITE_MISMATCH`; of `PostgreSQL` the classes "data
+/// exception" and "program limit exceeded".
+fn is_code_about_data(code: &str) -> bool {
+    match code.len() {
+        5 => code.starts_with("22") || code.starts_with("54"),
+        _ => matches!(code, "18" | "20"),
     }
 }

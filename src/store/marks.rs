@@ -4,7 +4,7 @@
 //! lacks a key, before anything is written. A mark of a key that was destroyed
 //! says that values of it may be left here.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::backend::{Connection, query};
 use super::error::Error;
@@ -41,6 +41,7 @@ fn place(number: &str) -> Place<'_> {
 
 const UNMARK: &str = "DELETE FROM key_check WHERE number = $1";
 const MARKS: &str = "SELECT number, sealed FROM key_check ORDER BY number";
+const NUMBERS: &str = "SELECT number FROM key_check";
 const MARK: &str =
     "INSERT INTO key_check (number, sealed) VALUES ($1, $2) ON CONFLICT (number) DO NOTHING";
 
@@ -85,11 +86,17 @@ pub(super) async fn unmark(connection: &mut Connection, key: u32) -> Result<(), 
     unmark.execute(connection).await.map(drop)
 }
 
-/// Leaves a mark of every key that has none.
-pub(super) async fn write_marks(connection: &mut Connection, keys: &Keys) -> Result<(), Error> {
-    let marked = marks(connection).await?;
-    let marked: HashSet<i64> = marked.iter().map(|mark| mark.number).collect();
-    for number in keys.numbers() {
+/// Leaves a mark of every key that has none, in the order of their numbers, so
+/// that nodes that mark together wait for each other in turn.
+pub(super) async fn write_marks(
+    connection: &mut Connection,
+    keys: &Keys,
+) -> Result<(), sqlx::Error> {
+    let marked = query(NUMBERS).fetch_all(connection).await?;
+    let marked: Result<HashSet<i64>, _> = marked.iter().map(|row| row.get("number")).collect();
+    let marked = marked?;
+    let numbers: BTreeSet<u32> = keys.numbers().into_iter().collect();
+    for number in numbers {
         if marked.contains(&i64::from(number)) {
             continue;
         }
@@ -112,9 +119,9 @@ pub(super) struct WriteMarks {
 }
 
 impl Change for WriteMarks {
-    type Output = Result<(), Error>;
+    type Output = ();
 
-    async fn run(&self, connection: &mut Connection) -> Result<Self::Output, sqlx::Error> {
-        Ok(write_marks(connection, &self.keys).await)
+    async fn run(&self, connection: &mut Connection) -> Result<(), sqlx::Error> {
+        write_marks(connection, &self.keys).await
     }
 }

@@ -8,7 +8,8 @@
 //! The ring in memory is [`Keys`]; what keys do is not this module's concern.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Mutex;
@@ -24,7 +25,9 @@ use super::sql::{Columnar as _, ms};
 use super::writer::{Change, Writer};
 use crate::clock::Clock;
 use crate::domain::TenantId;
-use crate::seal::{KeyRecord, Keys, Masters, Place, Purpose, RingError, Scope, SealError, Seed};
+use crate::seal::{
+    KeyRecord, Keys, Masters, Place, Purpose, RingError, Scope, SealError, Seed, number_of,
+};
 
 /// Where the key ring is, and what opens it.
 #[derive(Clone, Debug)]
@@ -67,7 +70,20 @@ const KEYS: &str = "SELECT number, purpose, tenant, generation, wrapped, created
 
 /// Every key, oldest first.
 pub(super) async fn rows(connection: &mut Connection) -> Result<Vec<RingRow>, Error> {
-    let rows = query(KEYS).fetch_all(connection).await?;
+    read_all(&fetch(connection).await?)
+}
+
+/// Every row of a key, oldest first, as the database gives it.
+pub(super) async fn fetch(connection: &mut Connection) -> Result<Vec<Row>, sqlx::Error> {
+    query(KEYS).fetch_all(connection).await
+}
+
+/// The keys of these rows.
+///
+/// # Errors
+///
+/// [`Error::Damaged`].
+pub(super) fn read_all(rows: &[Row]) -> Result<Vec<RingRow>, Error> {
     rows.iter().map(read).collect()
 }
 
@@ -117,6 +133,10 @@ pub(super) struct Ring {
     clock: Clock,
     /// The version that `keys` follows.
     version: Mutex<i64>,
+    /// True while keys may lack their mark beside the messages.
+    unmarked: AtomicBool,
+    /// Destroyed keys of which a value was met.
+    met: std::sync::Mutex<BTreeSet<u32>>,
 }
 
 impl Ring {
@@ -165,6 +185,8 @@ impl Ring {
             keys,
             clock,
             version: Mutex::new(version),
+            unmarked: AtomicBool::new(false),
+            met: std::sync::Mutex::default(),
         })
     }
 
@@ -204,6 +226,7 @@ impl Ring {
         drop(connection);
         let (version, rows) = load(&self.read).await?;
         self.keys.follow(&self.masters, &records(&rows));
+        self.unmarked.store(true, Ordering::Relaxed);
         *followed = version;
         Ok(true)
     }
@@ -241,8 +264,32 @@ impl Ring {
         all.then_some(true).ok_or(Error::WrongKeys)
     }
 
+    /// True when keys may lack their mark. Whoever asks marks them, or says
+    /// [`Self::marks_failed`].
+    pub(super) fn take_unmarked(&self) -> bool {
+        self.unmarked.swap(false, Ordering::Relaxed)
+    }
+
+    /// The keys still lack their marks.
+    pub(super) fn marks_failed(&self) {
+        self.unmarked.store(true, Ordering::Relaxed);
+    }
+
+    /// The destroyed keys of which a value was met since the last call: one
+    /// that a node wrote which had not heard of the end of the key.
+    pub(super) fn take_met(&self) -> BTreeSet<u32> {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut met)
+    }
+
+    /// These are still to be removed.
+    pub(super) fn put_met(&self, numbers: BTreeSet<u32>) {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.extend(numbers);
+    }
+
     /// Opens a value; one of a key that is not known here looks at the ring
-    /// once more.
+    /// once more. A value of a destroyed key is noted, see [`Self::take_met`].
     ///
     /// # Errors
     ///
@@ -256,6 +303,9 @@ impl Ring {
         if let Err(SealError::KeyUnknown { .. }) = opened {
             self.follow().await.map_err(Unopened::Store)?;
             opened = self.keys.open(place, sealed);
+        }
+        if let (Err(SealError::Destroyed), Some(number)) = (&opened, number_of(sealed)) {
+            self.put_met(BTreeSet::from([number]));
         }
         opened.map_err(Unopened::Sealed)
     }

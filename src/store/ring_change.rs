@@ -4,7 +4,7 @@
 
 use super::backend::{Connection, query};
 use super::error::Error;
-use super::ring::{RingRow, records, rows};
+use super::ring::{RingRow, fetch, read_all, records};
 use super::writer::Change;
 use crate::domain::TenantId;
 use crate::seal::{self, KeyRecord, Masters, Purpose, WrongMaster};
@@ -28,9 +28,8 @@ pub(super) async fn raise(connection: &mut Connection) -> Result<(), sqlx::Error
 
 /// A row that cannot be read undoes the change.
 async fn current(connection: &mut Connection) -> Result<Vec<RingRow>, sqlx::Error> {
-    rows(connection)
-        .await
-        .map_err(|cause| sqlx::Error::Decode(cause.into()))
+    let rows = fetch(connection).await?;
+    read_all(&rows).map_err(|cause| sqlx::Error::Decode(cause.into()))
 }
 
 async fn insert(

@@ -33,9 +33,7 @@ impl Store {
     /// [`Error::Unavailable`]; keys that are open stay so.
     pub async fn follow_ring(&self) -> Result<bool, Error> {
         let changed = self.ring().follow().await?;
-        if changed {
-            self.mark_new_keys().await?;
-        }
+        self.mark_new_keys().await?;
         self.remove_destroyed().await?;
         Ok(changed)
     }
@@ -162,17 +160,23 @@ impl Store {
     }
 
     /// Removes what destroyed keys sealed and is still here: in a copy of
-    /// before, or because somebody else destroyed them.
+    /// before, because somebody else destroyed them, or because a node wrote
+    /// on that had not heard of it.
     pub(super) async fn remove_destroyed(&self) -> Result<(), Error> {
         let destroyed = self.keys().destroyed();
         if destroyed.is_empty() {
             return Ok(());
         }
-        let left = marked(&mut self.reader().await?, &destroyed).await?;
-        if !left.is_empty() {
-            self.remove_sealed(left).await?;
+        let mut left = self.ring().take_met();
+        left.extend(marked(&mut self.reader().await?, &destroyed).await?);
+        if left.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let removed = self.remove_sealed(left.iter().copied().collect()).await;
+        if removed.is_err() {
+            self.ring().put_met(left);
+        }
+        removed.map(drop)
     }
 
     async fn remove_sealed(&self, keys: Vec<u32>) -> Result<Removed, Error> {
@@ -180,8 +184,16 @@ impl Store {
         self.writer().write(RemoveSealed { keys, now }).await
     }
 
+    /// Marks what was not marked since the ring changed.
     async fn mark_new_keys(&self) -> Result<(), Error> {
+        if !self.ring().take_unmarked() {
+            return Ok(());
+        }
         let keys = self.keys().clone();
-        self.writer().write(WriteMarks { keys }).await?
+        let marked = self.writer().write(WriteMarks { keys }).await;
+        if marked.is_err() {
+            self.ring().marks_failed();
+        }
+        marked
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! A batch is what came in during the last commit, at most [`BATCH_JOBS`], so
 //! a slow disk makes batches larger, not senders slower. A full queue refuses
-//! at once. A job whose row breaks a rule of the schema takes no neighbour
-//! down: its batch is written again, each job by itself, which also judges it
-//! anew when another node was first. After any other failure every job of the batch is told so, and the next one connects anew.
+//! at once. A job whose row breaks a rule of the schema, or is held by another
+//! node for too long, takes no neighbour down: its batch is written again, each
+//! job by itself, which also judges it anew when another node was first. After
+//! any other failure every job of the batch is told so, and the next one
+//! connects anew.
 //!
 //! This module does not know what the jobs do.
 
@@ -22,7 +24,7 @@ use super::accept;
 use super::acceptance::Prepared;
 use super::backend::{Backend, Connection};
 use super::bells::{Bells, Rings};
-use super::error::{Cause, Error, is_about_data, is_about_others};
+use super::error::{Cause, Error, is_about_data, is_about_lock, is_about_others};
 use super::failpoint;
 
 /// Most jobs of one transaction.
@@ -215,6 +217,16 @@ impl Writer {
     }
 }
 
+/// True when the neighbours of a job may well be written.
+fn is_about_one(cause: &sqlx::Error) -> bool {
+    is_about_data(cause) || is_about_lock(cause)
+}
+
+/// True when a rollback makes the connection as good as new.
+fn leaves_connection(cause: &sqlx::Error) -> bool {
+    is_about_one(cause) || is_about_others(cause)
+}
+
 /// Jobs of a batch are few.
 fn as_f64(jobs: usize) -> f64 {
     u32::try_from(jobs).map_or(f64::MAX, f64::from)
@@ -256,7 +268,7 @@ impl Batch {
                 failpoint::pass(failpoint::Place::Committed);
                 Ok(rings)
             }
-            Err(cause) if is_about_data(&cause) || is_about_others(&cause) => {
+            Err(cause) if leaves_connection(&cause) => {
                 connection.rollback().await?;
                 Err(cause)
             }
@@ -346,7 +358,7 @@ impl Task {
     async fn write(&mut self, mut batch: Batch) {
         let written = self.attempt(&mut batch).await;
         match written {
-            Err(cause) if is_about_data(&cause) => {
+            Err(cause) if is_about_one(&cause) && batch.len() > 1 => {
                 for mut single in batch.apart() {
                     let written = self.attempt(&mut single).await;
                     self.settle(single, written);
@@ -376,8 +388,7 @@ impl Task {
         let written = tokio::time::timeout(LONGEST, batch.write(connection, &self.node)).await;
         let written = written.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if let Err(cause) = &written
-            && !is_about_data(cause)
-            && !is_about_others(cause)
+            && !leaves_connection(cause)
         {
             // Whatever state it is in, the next batch starts on a new one.
             if let Some(connection) = self.connection.take() {
@@ -389,7 +400,10 @@ impl Task {
     }
 
     fn settle(&self, batch: Batch, written: Result<(), sqlx::Error>) {
-        let failing = written.as_ref().is_err_and(|cause| !is_about_data(cause));
+        if written.as_ref().is_err_and(is_about_lock) {
+            tracing::warn!("A change was put off: somebody else holds its rows for too long");
+        }
+        let failing = written.as_ref().is_err_and(|cause| !is_about_one(cause));
         let failed_before = self.failing.swap(failing, Ordering::Relaxed);
         let written = written.map_err(Error::from);
         match &written {

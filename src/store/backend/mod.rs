@@ -146,12 +146,12 @@ enum Kind {
 }
 
 impl Backend {
-    /// `busy` is how long to wait for others that write.
+    /// `busy` is how long to wait for another process that writes a file.
     pub(super) fn new(url: &DatabaseUrl, busy: Duration, clock: Clock) -> Self {
         let kind = match &url.0 {
             Location::Sqlite(path) => Kind::Sqlite(Box::new(sqlite::Options::new(path, busy))),
             Location::Postgres(options) => {
-                Kind::Postgres(Box::new(postgres::Options::new(options, busy)))
+                Kind::Postgres(Box::new(postgres::Options::new(options)))
             }
         };
         Self { kind, clock }
@@ -366,18 +366,26 @@ impl Connection {
         self.now_ms
     }
 
+    /// # Errors
+    ///
+    /// Also when a statement of the transaction failed and nobody said so:
+    /// then nothing of it may count as written.
     pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
-        self.end("COMMIT").await
+        self.end("COMMIT", postgres::COMMIT).await
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
-        self.end("ROLLBACK").await
+        self.end("ROLLBACK", "ROLLBACK").await
     }
 
-    async fn end(&mut self, how: &'static str) -> Result<(), sqlx::Error> {
+    async fn end(
+        &mut self,
+        on_sqlite: &'static str,
+        on_postgres: &'static str,
+    ) -> Result<(), sqlx::Error> {
         match self.on() {
-            On::Sqlite(link) => sqlx::raw_sql(how).execute(link).await.map(drop),
-            On::Postgres(link) => sqlx::raw_sql(how).execute(link).await.map(drop),
+            On::Sqlite(link) => sqlx::raw_sql(on_sqlite).execute(link).await.map(drop),
+            On::Postgres(link) => sqlx::raw_sql(on_postgres).execute(link).await.map(drop),
         }
     }
 

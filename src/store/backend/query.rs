@@ -164,7 +164,7 @@ impl Query {
             match value {
                 Value::Bool(value) => arguments.add(value),
                 Value::Int(value) => arguments.add(value),
-                Value::Text(value) => arguments.add(value),
+                Value::Text(value) => arguments.add(value.map(without_nul)),
                 Value::Bytes(value) => arguments.add(value),
             }
             .map_err(sqlx::Error::Encode)?;
@@ -175,6 +175,17 @@ impl Query {
             Cow::Owned(text) => AssertSqlSafe(text).into_sql_str(),
         };
         Ok(sqlx::query_with(text, arguments))
+    }
+}
+
+/// `PostgreSQL` keeps a NUL nowhere and ends a transaction that names one. No
+/// text of ours holds one or what it becomes here, so an id with a NUL is
+/// simply unknown, on every database.
+fn without_nul(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
     }
 }
 

@@ -6,6 +6,7 @@ mod faults;
 mod inbox;
 mod letters;
 mod model;
+mod neighbours;
 mod nodes;
 mod push;
 mod records;
