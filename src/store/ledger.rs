@@ -4,7 +4,7 @@
 //! hash of its whole key, so the columns need not repeat the employment.
 //! It does not decide who is sick; [`crate::policy`] does.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::civil::Date;
 use zeroize::Zeroizing;
@@ -221,19 +221,43 @@ async fn open_entries(ring: &Ring, rows: &[Row]) -> Result<Vec<CaseEntry>, Error
     Ok(entries)
 }
 
-/// The entries of persons on all routes.
+/// What is known of persons, each for himself: an entry that does not open is
+/// an error of his alone.
+pub(super) type Known = HashMap<KeyedHash, Result<Vec<CaseEntry>, Error>>;
+
+/// The entries of persons on all routes. Of whom nothing is known is left out.
 pub(super) async fn entries_of_persons(
     connection: &mut Connection,
     ring: &Ring,
     persons: HashSet<KeyedHash>,
-) -> Result<Vec<CaseEntry>, Error> {
+) -> Result<Known, Error> {
     let blobs: Vec<Vec<u8>> = persons.iter().map(blob).collect();
     let rows = sql::select_in(connection, ENTRIES_OF_PERSONS, &blobs, "").await?;
-    open_entries(ring, &rows).await
+    let mut known = Known::new();
+    for row in &rows {
+        let opened = open_entry(ring, row).await;
+        let of = known.entry(row.hash("person")?).or_insert(Ok(Vec::new()));
+        match (of.as_mut(), opened) {
+            (Ok(entries), Ok(entry)) => entries.extend(entry),
+            (Ok(_), Err(cause)) => *of = Err(cause),
+            (Err(_), _) => {}
+        }
+    }
+    Ok(known)
 }
 
 const STATES: &str = "SELECT entry, route, person, case_hash, version, sealed FROM ledger
     WHERE entry > $1 ORDER BY entry LIMIT $2";
+
+/// One step of a walk through the ledger.
+pub(super) struct States {
+    /// The states that opened.
+    pub(super) open: Vec<CaseState>,
+    /// How many did not, although their key is there.
+    pub(super) damaged: u64,
+    /// The id of the last entry; none when there are no more.
+    pub(super) last: Option<Vec<u8>>,
+}
 
 /// The next `step` entries after `after`, in the order of their ids.
 pub(super) async fn states_after(
@@ -241,16 +265,24 @@ pub(super) async fn states_after(
     ring: &Ring,
     after: &[u8],
     step: u32,
-) -> Result<Vec<(Vec<u8>, CaseState)>, Error> {
+) -> Result<States, Error> {
     let rows = query(STATES)
         .bind(after.to_vec())
         .bind(i64::from(step))
         .fetch_all(connection)
         .await?;
-    let mut states = Vec::with_capacity(rows.len());
+    let is_full = rows.len() >= usize::try_from(step).unwrap_or(usize::MAX);
+    let last = rows.last().filter(|_| is_full);
+    let mut states = States {
+        open: Vec::with_capacity(rows.len()),
+        damaged: 0,
+        last: last.map(|row| row.value("entry")).transpose()?,
+    };
     for row in &rows {
-        if let Some(entry) = open_entry(ring, row).await? {
-            states.push((row.value("entry")?, entry.state));
+        match open_entry(ring, row).await {
+            Ok(entry) => states.open.extend(entry.map(|entry| entry.state)),
+            Err(Error::Damaged { .. }) => states.damaged += 1,
+            Err(cause) => return Err(cause),
         }
     }
     Ok(states)
@@ -270,7 +302,9 @@ impl Store {
         let distinct: HashSet<KeyedHash> = persons.iter().map(|(_, person)| *person).collect();
         let mut entries = if distinct.len() > ALONE {
             let mut connection = self.reader().await?;
-            entries_of_persons(&mut connection, self.ring(), distinct).await?
+            let known = entries_of_persons(&mut connection, self.ring(), distinct).await?;
+            let known: Result<Vec<Vec<CaseEntry>>, Error> = known.into_values().collect();
+            known?.into_iter().flatten().collect()
         } else {
             self.lookups().ask(distinct.into_iter().collect()).await?
         };

@@ -4,14 +4,14 @@
 //! runs, the questions of other messages gather; the next query answers all of
 //! them. Alone, a question waits for nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::Pool;
 use super::error::Error;
-use super::ledger::entries_of_persons;
+use super::ledger::{Known, entries_of_persons};
 use super::ring::Ring;
 use crate::domain::KeyedHash;
 use crate::policy::CaseEntry;
@@ -55,32 +55,24 @@ async fn answer_all(pool: Pool, ring: Arc<Ring>, mut questions: mpsc::Receiver<Q
             .flat_map(|question| &question.persons)
             .copied()
             .collect();
-        let found = find(&pool, &ring, persons).await;
+        let known = find(&pool, &ring, persons).await;
         for Question { persons, answer } in gathered.drain(..) {
-            let entries = found.as_ref().map_err(Clone::clone).map(|found| {
-                persons
-                    .iter()
-                    .filter_map(|person| found.get(person))
-                    .flatten()
-                    .cloned()
-                    .collect()
-            });
+            let entries = known.as_ref().map_err(Clone::clone);
             // Whoever asked may have gone away.
-            let _ = answer.send(entries);
+            let _ = answer.send(entries.and_then(|known| entries_of(&persons, known)));
         }
     }
 }
 
-async fn find(
-    pool: &Pool,
-    ring: &Ring,
-    persons: HashSet<KeyedHash>,
-) -> Result<HashMap<KeyedHash, Vec<CaseEntry>>, Error> {
+async fn find(pool: &Pool, ring: &Ring, persons: HashSet<KeyedHash>) -> Result<Known, Error> {
     let mut connection = pool.acquire().await?;
-    let entries = entries_of_persons(&mut connection, ring, persons).await?;
-    let mut found: HashMap<KeyedHash, Vec<CaseEntry>> = HashMap::new();
-    for entry in entries {
-        found.entry(entry.key.person).or_default().push(entry);
+    entries_of_persons(&mut connection, ring, persons).await
+}
+
+fn entries_of(persons: &[KeyedHash], known: &Known) -> Result<Vec<CaseEntry>, Error> {
+    let mut entries = Vec::new();
+    for of in persons.iter().filter_map(|person| known.get(person)) {
+        entries.extend(of.clone()?);
     }
-    Ok(found)
+    Ok(entries)
 }

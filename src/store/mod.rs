@@ -87,7 +87,7 @@ pub use ring_change::Rotation;
 pub use ring_copy::RingCopyError;
 pub use unreadable::Removed;
 pub use vault::Destroyed;
-pub use watching::{DeadLetters, LedgerWalk, ParkedCount, PausedReceiver, Waiting};
+pub use watching::{DeadLetters, LedgerStep, LedgerWalk, ParkedCount, PausedReceiver, Waiting};
 
 use crate::clock::{self, Clock};
 use crate::seal::Keys;

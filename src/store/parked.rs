@@ -13,6 +13,7 @@ use super::Store;
 use super::acceptance::parked_place;
 use super::backend::{Connection, Row, query};
 use super::error::Error;
+use super::ring::Unopened;
 use super::sql::{self, Columnar as _, blob, ms};
 use super::writer::Change;
 use crate::domain::{Code, KeyedHash, PartyId, TenantId};
@@ -235,14 +236,19 @@ impl Store {
         Ok(items)
     }
 
-    /// None for a part whose key was destroyed: it is about to go.
+    /// None for a part whose key was destroyed: it is about to go; and for one
+    /// that does not open, which must not hold up the others.
     async fn item(&self, row: &Row, persons: Vec<KeyedHash>) -> Result<Option<ParkedItem>, Error> {
         let id: String = row.value("id")?;
         let place = parked_place(&id);
         let xml = match self.ring().unseal(place, row.value("sealed")?).await {
             Ok(xml) => xml,
             Err(cause) if cause.is_destroyed() => return Ok(None),
-            Err(cause) => return Err(cause.damaged("parked part")),
+            Err(Unopened::Sealed(cause)) => {
+                tracing::error!(parked.id = %id, "Parked part {id} waits: {cause}");
+                return Ok(None);
+            }
+            Err(Unopened::Store(cause)) => return Err(cause),
         };
         let tenant: Option<&str> = row.value("tenant")?;
         Ok(Some(ParkedItem {

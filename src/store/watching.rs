@@ -210,8 +210,7 @@ impl Store {
         Ok(count(row.value("bytes")?))
     }
 
-    /// Looks at the next `step` entries of the ledger and counts open cases of
-    /// which nobody said anything for three years.
+    /// Looks at the next `step` entries of the ledger.
     ///
     /// # Errors
     ///
@@ -221,18 +220,28 @@ impl Store {
         after: &LedgerWalk,
         step: u32,
         today: Date,
-    ) -> Result<(u64, Option<LedgerWalk>), Error> {
+    ) -> Result<LedgerStep, Error> {
         let mut connection = self.reader().await?;
-        let entries =
-            ledger::states_after(&mut connection, self.ring(), &after.after, step).await?;
-        let silent = entries
-            .iter()
-            .filter(|(_, state)| state.is_silent_on(today));
-        let silent = silent.count() as u64;
-        let is_full = entries.len() >= usize::try_from(step).unwrap_or(usize::MAX);
-        let last = entries.into_iter().last().filter(|_| is_full);
-        Ok((silent, last.map(|(after, _)| LedgerWalk { after })))
+        let states = ledger::states_after(&mut connection, self.ring(), &after.after, step).await?;
+        let silent = states.open.iter().filter(|state| state.is_silent_on(today));
+        Ok(LedgerStep {
+            silent: silent.count() as u64,
+            damaged: states.damaged,
+            next: states.last.map(|after| LedgerWalk { after }),
+        })
     }
+}
+
+/// What one step through the ledger found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerStep {
+    /// Open cases of which nobody said anything for three years.
+    pub silent: u64,
+    /// Entries that do not open although their key is there: messages about
+    /// their persons are refused.
+    pub damaged: u64,
+    /// Where to go on; none at the end.
+    pub next: Option<LedgerWalk>,
 }
 
 /// Where a walk through the ledger stands; [`Default`] is its start.

@@ -5,6 +5,7 @@
 //! and at whether the database answers it. The latter no database can keep:
 //! it is told by each node for itself.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -126,6 +127,7 @@ impl Watch {
             endings: self.endings,
             call: self.call,
             walks: Walks::default(),
+            unseen: HashSet::new(),
             failed: 0,
             last: None,
             jump: None,
@@ -150,6 +152,8 @@ struct Walks {
     ledger: LedgerWalk,
     /// Silent cases of the walk that goes on.
     silent: u64,
+    /// Entries of it that do not open.
+    damaged: u64,
 }
 
 /// One node's look, and what it remembers of the last.
@@ -162,6 +166,8 @@ struct Look {
     endings: Endings,
     call: Call,
     walks: Walks,
+    /// What the last look did not see.
+    unseen: HashSet<&'static str>,
     failed: u32,
     /// What both clocks said at the last look.
     last: Option<(Timestamp, Instant)>,
@@ -249,7 +255,7 @@ impl Look {
         };
         let turn = Duration::from_secs(settings.alerts.look_seconds) * TURN_LOOKS;
         if self.store.take_turn(&self.node, now, turn).await? {
-            self.observe(&mut observed, now).await?;
+            self.observe(&mut observed, now).await;
         }
         let setup = self.current.get();
         let holds = conditions(
@@ -277,22 +283,39 @@ impl Look {
         Ok(())
     }
 
-    /// What all nodes share.
-    async fn observe(
-        &mut self,
-        observed: &mut Observed,
-        now: Timestamp,
-    ) -> Result<(), store::Error> {
-        observed.waiting = Some(self.store.waiting(now, OFFERED_FOR).await?);
-        observed.dead = Some(self.store.dead_counts().await?);
-        observed.parked = Some(self.store.parked_counts().await?);
-        observed.paused = Some(self.store.paused_receivers().await?);
-        let api_keys = self.store.api_keys().await?;
-        observed.endings = Some((self.endings)(&api_keys, now));
-        self.walk_messages(now).await?;
-        observed.unaccounted = Some(self.store.settle_unaccounted().await?);
-        observed.silent_cases = self.walk_ledger().await?;
-        Ok(())
+    /// What all nodes share. What one question meets hides no other's answer.
+    async fn observe(&mut self, observed: &mut Observed, now: Timestamp) {
+        let store = self.store.clone();
+        let waiting = store.waiting(now, OFFERED_FOR).await;
+        observed.waiting = self.seen("waiting releases", waiting);
+        observed.dead = self.seen("dead letters", store.dead_counts().await);
+        observed.parked = self.seen("parked parts", store.parked_counts().await);
+        observed.paused = self.seen("paused receivers", store.paused_receivers().await);
+        let api_keys = self.seen("API keys", store.api_keys().await);
+        observed.endings = api_keys.map(|api_keys| (self.endings)(&api_keys, now));
+        let walked = self.walk_messages(now).await;
+        self.seen("messages", walked);
+        observed.unaccounted = self.seen("messages in no state", store.settle_unaccounted().await);
+        let walked = self.walk_ledger().await;
+        observed.silent_cases = self.seen("ledger", walked).flatten();
+    }
+
+    /// The answer to a question; without one, says so once.
+    fn seen<T>(&mut self, what: &'static str, answer: Result<T, store::Error>) -> Option<T> {
+        match answer {
+            Ok(answer) => {
+                if self.unseen.remove(what) {
+                    tracing::info!("The watch sees again: {what}");
+                }
+                Some(answer)
+            }
+            Err(cause) => {
+                if self.unseen.insert(what) {
+                    tracing::error!("The watch does not see: {what}: {cause}");
+                }
+                None
+            }
+        }
     }
 
     /// A step through the young messages, so that what breaks is seen soon,
@@ -313,14 +336,24 @@ impl Look {
     /// A step through the ledger; the count once the walk is over.
     async fn walk_ledger(&mut self) -> Result<Option<u64>, store::Error> {
         let today = self.clock.today();
-        let (silent, next) = self
-            .store
-            .silent_cases(&self.walks.ledger, LEDGER, today)
-            .await?;
-        self.walks.silent += silent;
-        let is_over = next.is_none();
-        self.walks.ledger = next.unwrap_or_default();
-        Ok(is_over.then(|| std::mem::take(&mut self.walks.silent)))
+        let step = self.store.silent_cases(&self.walks.ledger, LEDGER, today);
+        let step = step.await?;
+        self.walks.silent += step.silent;
+        self.walks.damaged += step.damaged;
+        let is_over = step.next.is_none();
+        self.walks.ledger = step.next.unwrap_or_default();
+        if !is_over {
+            return Ok(None);
+        }
+        let damaged = std::mem::take(&mut self.walks.damaged);
+        if damaged > 0 {
+            tracing::error!(
+                number = damaged,
+                "{damaged} entries of the ledger do not open: messages about these persons are \
+                 refused until a backup is restored (docs/backup.md)"
+            );
+        }
+        Ok(Some(std::mem::take(&mut self.walks.silent)))
     }
 }
 

@@ -13,6 +13,7 @@ mod records;
 mod ring;
 mod schemas;
 mod speed;
+mod unopened;
 mod watching;
 
 use std::sync::LazyLock;

@@ -243,10 +243,10 @@ on_both! {
         let silent = async |today| {
             let (mut walk, mut silent, mut steps) = (Some(LedgerWalk::default()), 0, 0);
             while let Some(at) = walk {
-                let (found, next) = store.silent_cases(&at, 2, today).await.unwrap();
-                silent += found;
+                let step = store.silent_cases(&at, 2, today).await.unwrap();
+                silent += step.silent;
                 steps += 1;
-                walk = next;
+                walk = step.next;
             }
             (silent, steps)
         };
