@@ -367,6 +367,8 @@ async fn what_is_deleted_behind_its_back_is_unaccounted_and_an_alarm() {
         &[
             "DELETE FROM delivery WHERE sequence = 2",
             "UPDATE delivery SET state = 'taken_over', finished_at = 1 WHERE sequence = 3",
+            // What cannot be read hides nothing else.
+            "INSERT INTO api_key (id, party, hash, created_at) VALUES ('k', '!', x'00', 0)",
         ],
     )
     .await;
