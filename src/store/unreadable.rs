@@ -2,14 +2,20 @@
 //! removed, so that they stand in nobody's way.
 //!
 //! An unfinished release goes with its content: it is a dead letter in the same
-//! transaction, so that every message stays in exactly one state.
+//! transaction, so that every message stays in exactly one state, and its row
+//! says why (code [`UNREADABLE`]). Releases go in steps, so that receipt goes on
+//! in between; the mark of a key goes last, so that what was interrupted is
+//! found again.
 
 use std::ops::Add;
 
+use super::Store;
 use super::backend::{Connection, Row, query};
+use super::error::Error;
+use super::inbox::UNREADABLE;
 use super::marks::unmark;
 use super::parked::drop_parts;
-use super::sql;
+use super::sql::{self, Columnar as _, ms};
 use super::writer::Change;
 use crate::domain::TenantId;
 use crate::seal::header_of;
@@ -40,106 +46,231 @@ impl Add for Removed {
 /// How a sealed value begins, which names its key.
 pub(super) type Header = [u8; 5];
 
-const PAYLOADS: &str = "DELETE FROM payload WHERE SUBSTR(sealed, 1, 5) = $1";
-const ENTRIES: &str = "DELETE FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1";
-const BURY: &str = "UPDATE delivery SET state = 'dead', lease = NULL, finished_at = $1
-    WHERE finished_at IS NULL
-    AND NOT EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id)";
-const PARTS: &str = "SELECT id, message_id FROM parked WHERE SUBSTR(sealed, 1, 5) = $1";
+/// Rows that one look reads and one transaction changes.
+const STEP: i64 = 200;
 
-/// Removes everything that these keys sealed, and then their marks.
-pub(super) struct RemoveSealed {
-    pub(super) keys: Vec<u32>,
-    pub(super) now: i64,
+const PAYLOADS: &str = "SELECT delivery_id FROM payload
+    WHERE SUBSTR(sealed, 1, 5) = $1 AND delivery_id > $2 ORDER BY delivery_id LIMIT $3";
+const PAYLOADS_OF: &str = "SELECT delivery_id, SUBSTR(sealed, 1, 5) AS header
+    FROM payload JOIN delivery ON id = delivery_id
+    WHERE tenant = $1 AND delivery_id > $2 ORDER BY delivery_id LIMIT $3";
+/// Those that were given up without a word, as versions before this one did.
+const SPEECHLESS: &str = "SELECT id FROM delivery
+    WHERE state = 'dead' AND rejection IS NULL AND id > $1
+    AND NOT EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id)
+    ORDER BY id LIMIT $2";
+
+impl Store {
+    /// Removes everything that these keys sealed, and then their marks.
+    pub(super) async fn remove_sealed(&self, keys: Vec<u32>) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        for key in keys {
+            let mut is_over = false;
+            while !is_over {
+                removed.payloads += self.remove_payloads(key).await?;
+                let now = ms(self.clock().now());
+                let rest = self.writer().write(RemoveRest { key, now }).await?;
+                is_over = rest.is_over;
+                removed = removed + rest.removed;
+            }
+        }
+        self.give_reasons().await?;
+        Ok(removed)
+    }
+
+    /// Removes what is a tenant's and was sealed with none of these keys: also
+    /// what was sealed before the tenant had a key of its own.
+    pub(super) async fn remove_others(
+        &self,
+        tenant: &TenantId,
+        keep: Vec<Header>,
+    ) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        let mut after = String::new();
+        loop {
+            let rows = query(PAYLOADS_OF)
+                .bind(tenant.as_str())
+                .bind(&after)
+                .bind(STEP)
+                .fetch_all(&mut self.reader().await?)
+                .await?;
+            let Some(last) = rows.last() else { break };
+            after = last.value("delivery_id")?;
+            let ids = ids(&unkept(rows, &keep)?, "delivery_id")?;
+            removed.payloads += self.bury(ids).await?;
+        }
+        let parts = RemoveParts {
+            tenant: tenant.clone(),
+            keep,
+            now: ms(self.clock().now()),
+        };
+        removed.parked = self.writer().write(parts).await?;
+        self.give_reasons().await?;
+        Ok(removed)
+    }
+
+    async fn remove_payloads(&self, key: u32) -> Result<u64, Error> {
+        let mut removed = 0;
+        let mut after = String::new();
+        loop {
+            let rows = query(PAYLOADS)
+                .bind(header_of(key).to_vec())
+                .bind(&after)
+                .bind(STEP)
+                .fetch_all(&mut self.reader().await?)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(removed);
+            };
+            after = last.value("delivery_id")?;
+            removed += self.bury(ids(&rows, "delivery_id")?).await?;
+        }
+    }
+
+    /// Says of every release without content that was given up without a word
+    /// why it was.
+    async fn give_reasons(&self) -> Result<(), Error> {
+        let mut after = String::new();
+        loop {
+            let rows = query(SPEECHLESS)
+                .bind(&after)
+                .bind(STEP)
+                .fetch_all(&mut self.reader().await?)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = last.value("id")?;
+            self.bury(ids(&rows, "id")?).await?;
+        }
+    }
+
+    /// Removes the content of these releases and gives up what of them is
+    /// unfinished; says how many had content.
+    async fn bury(&self, ids: Vec<String>) -> Result<u64, Error> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let rejections = ids
+            .into_iter()
+            .map(|id| Ok((self.sealed_rejection(&id, UNREADABLE, "")?, id)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let now = ms(self.clock().now());
+        self.writer().write(Bury { rejections, now }).await
+    }
 }
 
-impl Change for RemoveSealed {
-    type Output = Removed;
+fn ids(rows: &[Row], column: &str) -> Result<Vec<String>, Error> {
+    rows.iter().map(|row| row.value(column)).collect()
+}
 
-    async fn run(&self, connection: &mut Connection) -> Result<Removed, sqlx::Error> {
-        let mut removed = Removed::default();
-        for number in &self.keys {
-            let header = header_of(*number).to_vec();
-            for (statement, count) in [
-                (PAYLOADS, &mut removed.payloads),
-                (ENTRIES, &mut removed.entries),
-            ] {
-                let done = query(statement)
-                    .bind(header.clone())
-                    .execute(&mut *connection)
-                    .await?;
-                *count += done;
-            }
-            let parts = query(PARTS)
-                .bind(header)
-                .fetch_all(&mut *connection)
-                .await?;
-            removed.parked += drop_parts(connection, &parts, self.now).await?;
-            unmark(connection, *number).await?;
+/// Those whose `header` is none of `keep`.
+fn unkept(rows: Vec<Row>, keep: &[Header]) -> Result<Vec<Row>, sqlx::Error> {
+    let mut unkept = Vec::new();
+    for row in rows {
+        let header: &[u8] = row.get("header")?;
+        if !keep.iter().any(|kept| kept == header) {
+            unkept.push(row);
         }
-        bury(connection, self.now).await?;
+    }
+    Ok(unkept)
+}
+
+/// Removes the content of releases, each with what its row says then.
+struct Bury {
+    rejections: Vec<(Vec<u8>, String)>,
+    now: i64,
+}
+
+const BURY: &str = "UPDATE delivery SET state = 'dead', lease = NULL,
+    finished_at = COALESCE(finished_at, $1), rejection = $2
+    WHERE id = $3 AND (finished_at IS NULL OR (state = 'dead' AND rejection IS NULL))";
+
+impl Change for Bury {
+    type Output = u64;
+
+    async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
+        let ids: Vec<&str> = self.rejections.iter().map(|(_, id)| id.as_str()).collect();
+        let removed =
+            sql::change_in(connection, "DELETE FROM payload WHERE delivery_id IN", &ids).await?;
+        for (rejection, id) in &self.rejections {
+            query(BURY)
+                .bind(self.now)
+                .bind(rejection)
+                .bind(id)
+                .execute(&mut *connection)
+                .await?;
+        }
         Ok(removed)
     }
 }
 
-/// Gives up what has no content any more.
-async fn bury(connection: &mut Connection, now: i64) -> Result<(), sqlx::Error> {
-    query(BURY).bind(now).execute(connection).await.map(drop)
+/// Removes what else a key sealed, and then its mark, unless a release of it
+/// came in meanwhile.
+struct RemoveRest {
+    key: u32,
+    now: i64,
 }
 
-const PAYLOADS_OF: &str = "SELECT delivery_id, SUBSTR(sealed, 1, 5) AS header
-    FROM payload JOIN delivery ON id = delivery_id WHERE tenant = $1";
-const PARTS_OF: &str = "SELECT id, message_id, SUBSTR(sealed, 1, 5) AS header
-    FROM parked WHERE tenant = $1";
-
-/// Removes what is a tenant's and was sealed with none of these keys: also
-/// what was sealed before the tenant had a key of its own.
-pub(super) struct RemoveOthers {
-    pub(super) tenant: TenantId,
-    pub(super) keep: Vec<Header>,
-    pub(super) now: i64,
+struct Rest {
+    removed: Removed,
+    is_over: bool,
 }
 
-impl RemoveOthers {
-    async fn unkept(
-        &self,
-        connection: &mut Connection,
-        statement: &'static str,
-    ) -> Result<Vec<Row>, sqlx::Error> {
-        let rows = query(statement)
-            .bind(self.tenant.as_str().to_owned())
-            .fetch_all(connection)
+const ENTRIES: &str = "DELETE FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1";
+const PARTS: &str = "SELECT id, message_id FROM parked WHERE SUBSTR(sealed, 1, 5) = $1";
+const ANY_PAYLOAD: &str = "SELECT 1 AS one FROM payload WHERE SUBSTR(sealed, 1, 5) = $1 LIMIT 1";
+
+impl Change for RemoveRest {
+    type Output = Rest;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Rest, sqlx::Error> {
+        let header = header_of(self.key).to_vec();
+        let entries = query(ENTRIES)
+            .bind(header.clone())
+            .execute(&mut *connection)
             .await?;
-        let mut unkept = Vec::new();
-        for row in rows {
-            let header: &[u8] = row.get("header")?;
-            if !self.keep.iter().any(|kept| kept == header) {
-                unkept.push(row);
-            }
+        let parts = query(PARTS)
+            .bind(header.clone())
+            .fetch_all(&mut *connection)
+            .await?;
+        let parked = drop_parts(connection, &parts, self.now).await?;
+        let left = query(ANY_PAYLOAD)
+            .bind(header)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if left.is_none() {
+            unmark(connection, self.key).await?;
         }
-        Ok(unkept)
+        Ok(Rest {
+            removed: Removed {
+                payloads: 0,
+                parked,
+                entries,
+            },
+            is_over: left.is_none(),
+        })
     }
 }
 
-impl Change for RemoveOthers {
-    type Output = Removed;
+const PARTS_OF: &str = "SELECT id, message_id, SUBSTR(sealed, 1, 5) AS header
+    FROM parked WHERE tenant = $1";
 
-    async fn run(&self, connection: &mut Connection) -> Result<Removed, sqlx::Error> {
-        let payloads = self.unkept(connection, PAYLOADS_OF).await?;
-        let ids: Result<Vec<String>, _> =
-            payloads.iter().map(|row| row.get("delivery_id")).collect();
-        let parts = self.unkept(connection, PARTS_OF).await?;
-        let payloads = sql::change_in(
-            connection,
-            "DELETE FROM payload WHERE delivery_id IN",
-            &ids?,
-        )
-        .await?;
-        bury(connection, self.now).await?;
-        Ok(Removed {
-            payloads,
-            parked: drop_parts(connection, &parts, self.now).await?,
-            entries: 0,
-        })
+/// Removes the parked parts of a tenant that none of these keys sealed.
+struct RemoveParts {
+    tenant: TenantId,
+    keep: Vec<Header>,
+    now: i64,
+}
+
+impl Change for RemoveParts {
+    type Output = u64;
+
+    async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
+        let parts = query(PARTS_OF)
+            .bind(self.tenant.as_str())
+            .fetch_all(&mut *connection)
+            .await?;
+        drop_parts(connection, &unkept(parts, &self.keep)?, self.now).await
     }
 }

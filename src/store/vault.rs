@@ -7,8 +7,8 @@ use super::error::Error;
 use super::marks::{WriteMarks, marked};
 use super::ring::RingKey;
 use super::ring_change::{Destroy, Rewrap, Rotate, Rotation};
-use super::sql::{Columnar as _, ms};
-use super::unreadable::{RemoveOthers, RemoveSealed, Removed};
+use super::sql::Columnar as _;
+use super::unreadable::Removed;
 use crate::domain::TenantId;
 use crate::seal::{Purpose, header_of};
 
@@ -147,12 +147,8 @@ impl Store {
         let numbers: Vec<u32> = gone.iter().map(|key| key.number).collect();
         let removed = self.remove_sealed(numbers).await?;
         // Also what was sealed before the tenant had a key of its own.
-        let more = RemoveOthers {
-            tenant: tenant.clone(),
-            keep: left.iter().map(|key| header_of(key.number)).collect(),
-            now: ms(self.clock().now()),
-        };
-        let more = self.writer().write(more).await?;
+        let keep = left.iter().map(|key| header_of(key.number)).collect();
+        let more = self.remove_others(tenant, keep).await?;
         Ok(Destroyed {
             keys,
             removed: removed + more,
@@ -177,11 +173,6 @@ impl Store {
             self.ring().put_met(left);
         }
         removed.map(drop)
-    }
-
-    async fn remove_sealed(&self, keys: Vec<u32>) -> Result<Removed, Error> {
-        let now = ms(self.clock().now());
-        self.writer().write(RemoveSealed { keys, now }).await
     }
 
     /// Marks what was not marked since the ring changed.

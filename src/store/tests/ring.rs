@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::watching::{behind, unaccounted};
 use super::*;
 use crate::seal::{Masters, Purpose, Scope};
 
@@ -166,6 +167,36 @@ on_both! {
         assert_eq!(store.ledger(&pairs).await.unwrap().len(), 1);
         store.close().await;
         place.open().await;
+    }
+
+    /// However many releases go at once: each is a dead letter that says why,
+    /// also one that a version of before gave up without a word.
+    async fn what_a_destroyed_key_buries_says_why_and_is_accounted_for(place: Place) {
+        const RELEASES: usize = 450;
+        let store = place.open().await;
+        let releases = (0..RELEASES).map(|n| to_arbo(&format!("r{n:03}"), "a"));
+        accept_releases(&store, "m1", releases.collect()).await;
+        let leased = store.lease(&party("arbo"), false, 1, SECONDS(60)).await.unwrap();
+        let lease = &leased[0].lease;
+        store.reject(&party("arbo"), "r000", lease, "schema", "").await.unwrap();
+
+        let done = store.destroy_keys(&tenant("bakkerij")).await.unwrap();
+        assert_eq!(done.removed.payloads, u64::try_from(RELEASES).unwrap());
+        let codes = async || {
+            let page = store.dead_letters(&DeadFilter::default(), None, 1_000).await.unwrap();
+            let codes = page.letters.into_iter().map(|letter| letter.rejection.code.unwrap());
+            codes.collect::<Vec<String>>()
+        };
+        let mut expected = vec!["schema"];
+        expected.resize(RELEASES, UNREADABLE);
+        assert_eq!(codes().await, expected);
+        assert_eq!(unaccounted(&place, &store).await, 0);
+
+        behind(&store, "UPDATE delivery SET rejection = NULL WHERE id = 'r007'").await;
+        assert_eq!(unaccounted(&place, &store).await, 1);
+        store.destroy_keys(&tenant("bakkerij")).await.unwrap();
+        assert_eq!(codes().await, expected);
+        assert_eq!(unaccounted(&place, &store).await, 0);
     }
 
     async fn a_destroyed_key_of_before_leaves_the_one_in_use(place: Place) {

@@ -20,12 +20,12 @@ impl Change for Behind {
     }
 }
 
-async fn behind(store: &Store, statement: &'static str) {
+pub(super) async fn behind(store: &Store, statement: &'static str) {
     store.writer().write(Behind(statement)).await.unwrap();
 }
 
 /// Walks over everything in small steps, and says how much breaks the law.
-async fn unaccounted(place: &TestPlace, store: &Store) -> u64 {
+pub(super) async fn unaccounted(place: &TestPlace, store: &Store) -> u64 {
     let mut walk = Some(Walk::default());
     while let Some(at) = walk {
         walk = store.check_messages(&at, 3, place.now()).await.unwrap();
