@@ -237,4 +237,12 @@ pub mod testing {
             xml: xml.to_vec(),
         }
     }
+
+    /// A parked part of a tenant's.
+    pub fn parked_of(tenant: TenantId, id: &str, reason: Code) -> Parked {
+        Parked {
+            tenant: Some(tenant),
+            ..parked(id, reason, &[], b"<parked/>")
+        }
+    }
 }

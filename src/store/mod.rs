@@ -159,7 +159,11 @@ impl Store {
         let store = Self {
             shared: Arc::new(shared),
         };
-        store.remove_destroyed().await?;
+        // What is left of destroyed keys goes at the next look at the ring, too:
+        // it must not keep a daemon from starting.
+        if let Err(cause) = store.remove_destroyed().await {
+            tracing::error!("What destroyed keys sealed was not removed yet: {cause}");
+        }
         Ok(store)
     }
 

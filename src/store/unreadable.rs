@@ -54,6 +54,8 @@ const PAYLOADS: &str = "SELECT delivery_id FROM payload
 const PAYLOADS_OF: &str = "SELECT delivery_id, SUBSTR(sealed, 1, 5) AS header
     FROM payload JOIN delivery ON id = delivery_id
     WHERE tenant = $1 AND delivery_id > $2 ORDER BY delivery_id LIMIT $3";
+const PARTS_OF: &str = "SELECT id, message_id, SUBSTR(sealed, 1, 5) AS header
+    FROM parked WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
 /// Those that were given up without a word, as versions before this one did.
 const SPEECHLESS: &str = "SELECT id FROM delivery
     WHERE state = 'dead' AND rejection IS NULL AND id > $1
@@ -99,14 +101,29 @@ impl Store {
             let ids = ids(&unkept(rows, &keep)?, "delivery_id")?;
             removed.payloads += self.bury(ids).await?;
         }
-        let parts = RemoveParts {
-            tenant: tenant.clone(),
-            keep,
-            now: ms(self.clock().now()),
-        };
-        removed.parked = self.writer().write(parts).await?;
+        removed.parked = self.remove_parts(tenant, &keep).await?;
         self.give_reasons().await?;
         Ok(removed)
+    }
+
+    async fn remove_parts(&self, tenant: &TenantId, keep: &[Header]) -> Result<u64, Error> {
+        let mut removed = 0;
+        let mut after = String::new();
+        loop {
+            let rows = query(PARTS_OF)
+                .bind(tenant.as_str())
+                .bind(&after)
+                .bind(STEP)
+                .fetch_all(&mut self.reader().await?)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(removed);
+            };
+            after = last.value("id")?;
+            let parts = unkept(rows, keep)?;
+            let now = ms(self.clock().now());
+            removed += self.writer().write(RemoveParts { parts, now }).await?;
+        }
     }
 
     async fn remove_payloads(&self, key: u32) -> Result<u64, Error> {
@@ -205,8 +222,7 @@ impl Change for Bury {
     }
 }
 
-/// Removes what else a key sealed, and then its mark, unless a release of it
-/// came in meanwhile.
+/// Removes a step of what else a key sealed, and its mark once nothing is left.
 struct RemoveRest {
     key: u32,
     now: i64,
@@ -217,8 +233,9 @@ struct Rest {
     is_over: bool,
 }
 
-const ENTRIES: &str = "DELETE FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1";
-const PARTS: &str = "SELECT id, message_id FROM parked WHERE SUBSTR(sealed, 1, 5) = $1";
+const ENTRIES: &str = "DELETE FROM ledger WHERE entry IN
+    (SELECT entry FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1 LIMIT $2)";
+const PARTS: &str = "SELECT id, message_id FROM parked WHERE SUBSTR(sealed, 1, 5) = $1 LIMIT $2";
 const ANY_PAYLOAD: &str = "SELECT 1 AS one FROM payload WHERE SUBSTR(sealed, 1, 5) = $1 LIMIT 1";
 
 impl Change for RemoveRest {
@@ -228,10 +245,12 @@ impl Change for RemoveRest {
         let header = header_of(self.key).to_vec();
         let entries = query(ENTRIES)
             .bind(header.clone())
+            .bind(STEP)
             .execute(&mut *connection)
             .await?;
         let parts = query(PARTS)
             .bind(header.clone())
+            .bind(STEP)
             .fetch_all(&mut *connection)
             .await?;
         let parked = drop_parts(connection, &parts, self.now).await?;
@@ -239,7 +258,8 @@ impl Change for RemoveRest {
             .bind(header)
             .fetch_optional(&mut *connection)
             .await?;
-        if left.is_none() {
+        let is_over = entries == 0 && parts.is_empty() && left.is_none();
+        if is_over {
             unmark(connection, self.key).await?;
         }
         Ok(Rest {
@@ -248,18 +268,14 @@ impl Change for RemoveRest {
                 parked,
                 entries,
             },
-            is_over: left.is_none(),
+            is_over,
         })
     }
 }
 
-const PARTS_OF: &str = "SELECT id, message_id, SUBSTR(sealed, 1, 5) AS header
-    FROM parked WHERE tenant = $1";
-
-/// Removes the parked parts of a tenant that none of these keys sealed.
+/// Removes these parked parts.
 struct RemoveParts {
-    tenant: TenantId,
-    keep: Vec<Header>,
+    parts: Vec<Row>,
     now: i64,
 }
 
@@ -267,10 +283,6 @@ impl Change for RemoveParts {
     type Output = u64;
 
     async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
-        let parts = query(PARTS_OF)
-            .bind(self.tenant.as_str())
-            .fetch_all(&mut *connection)
-            .await?;
-        drop_parts(connection, &unkept(parts, &self.keep)?, self.now).await
+        drop_parts(connection, &self.parts, self.now).await
     }
 }

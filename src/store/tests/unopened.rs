@@ -2,6 +2,7 @@
 //! nobody but their own person, part or release.
 
 use super::*;
+use crate::policy::testing::parked_of;
 use crate::store::writer::Change;
 
 /// What a broken disk or a careless hand does.
@@ -96,5 +97,26 @@ on_both! {
         daemon.follow_ring().await.unwrap();
         put(&daemon, "m2", key).await.unwrap();
         assert_eq!(daemon.ledger(&asked).await.unwrap().len(), 1);
+    }
+
+    async fn what_a_destroyed_key_sealed_goes_in_steps_and_goes_all(place: Place) {
+        let store = place.open().await;
+        let mut one = acceptance("m1");
+        let many = 0..450;
+        one.ledger = many
+            .clone()
+            .map(|n| case_key("route", "person", &format!("case {n}")))
+            .map(|key| known(LedgerChange::Put(case_entry(key, 0, 1))))
+            .collect();
+        one.releases = many.clone().map(|n| to_arbo(&format!("r{n}"), "a")).collect();
+        one.parked = many
+            .map(|n| parked_of(bakkerij(), &format!("p{n:03}"), Code::NoRoute))
+            .collect();
+        store.accept(one).await.unwrap();
+        let destroyed = store.destroy_keys(&bakkerij()).await.unwrap();
+        let Removed { payloads, parked, entries } = destroyed.removed;
+        assert_eq!((payloads, parked, entries), (450, 450, 450));
+        let again = store.destroy_keys(&bakkerij()).await.unwrap();
+        assert_eq!(again.removed, Removed::default());
     }
 }
