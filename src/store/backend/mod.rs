@@ -389,6 +389,15 @@ impl Connection {
         }
     }
 
+    /// Lets one transaction take as long as a whole database takes to copy. A
+    /// server ends it soon after whoever copies is gone.
+    pub(super) async fn lift_time_limits(&mut self) -> Result<(), sqlx::Error> {
+        match self.on() {
+            On::Sqlite(_) => Ok(()),
+            On::Postgres(link) => postgres::lift_time_limits(link).await,
+        }
+    }
+
     /// True when there is a table with this name.
     pub(super) async fn has_table(&mut self, name: &str) -> Result<bool, sqlx::Error> {
         let text = match self.on() {

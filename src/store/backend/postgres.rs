@@ -40,6 +40,14 @@ const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', FALSE)
     WHERE current_setting('synchronous_commit') = 'off'";
 const FSYNC: &str = "SELECT current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS pages";
+/// Settings of a session, where this version of the server has them. Nothing
+/// ends it for being slow or idle; a client that vanished without a word is
+/// noticed within two minutes.
+const LIFT_TIME_LIMITS: &str = "SELECT set_config(name, wanted, FALSE) AS done
+    FROM (VALUES ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
+        ('transaction_timeout', '0'), ('tcp_keepalives_idle', '60'),
+        ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '6')) AS wish (name, wanted)
+    JOIN pg_settings USING (name)";
 
 pub(super) const HAS_TABLE: &str = "SELECT to_regclass($1) IS NOT NULL AS found";
 pub(super) const COLUMNS: &str = "SELECT CAST(c.table_name AS TEXT) AS tab,
@@ -150,6 +158,10 @@ async fn warn_of_a_careless_server(link: &mut PgConnection) -> Result<(), sqlx::
         }
     }
     Ok(())
+}
+
+pub(super) async fn lift_time_limits(link: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(LIFT_TIME_LIMITS).execute(link).await.map(drop)
 }
 
 /// The time of the server, in unix milliseconds.

@@ -58,17 +58,7 @@ pub async fn copy_store(
     if from.is_shared() || !to.is_shared() {
         return Err(CopyError::Direction);
     }
-    let source = Backend::new(from, PATIENCE, clock.clone());
-    let keys = keys_of(&source, ring, clock).await;
-    let sides = Sides {
-        keys: keys.map_err(CopyError::Source)?,
-        source,
-        target: Backend::new(to, PATIENCE, clock.clone()),
-        moved: Moved {
-            copy: clock::new_id(),
-            to: to.to_string(),
-        },
-    };
+    let sides = Sides::of(from, to, ring, clock).await?;
     match sides.end_earlier_run().await? {
         Earlier::Complete => Ok(Copied::Before),
         Earlier::None => sides.copy(watch).await,
@@ -106,6 +96,25 @@ struct Sides {
 }
 
 impl Sides {
+    async fn of(
+        from: &DatabaseUrl,
+        to: &DatabaseUrl,
+        ring: &RingPlace,
+        clock: &Clock,
+    ) -> Result<Self, CopyError> {
+        let source = Backend::new(from, PATIENCE, clock.clone());
+        let keys = keys_of(&source, ring, clock).await;
+        Ok(Self {
+            keys: keys.map_err(CopyError::Source)?,
+            source,
+            target: Backend::new(to, PATIENCE, clock.clone()),
+            moved: Moved {
+                copy: clock::new_id(),
+                to: to.to_string(),
+            },
+        })
+    }
+
     /// Looks whether an earlier run came to an end. One that did not is undone.
     async fn end_earlier_run(&self) -> Result<Earlier, CopyError> {
         let mut source = self.look_at_source().await.map_err(CopyError::Source)?;
@@ -245,6 +254,8 @@ impl Sides {
             .prepare(Schema::Messages)
             .await
             .map_err(CopyError::Target)?;
+        // It waits in its transaction while the source is read.
+        target.lift_time_limits().await.map_err(from_target)?;
         self.begin_on_empty(&mut target).await?;
         let announced = async {
             query(WRITE_NOTE)

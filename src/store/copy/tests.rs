@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::testing::release;
-use crate::store::tests::{TestPlace, accept_releases, to_arbo};
+use crate::store::tests::{MASTER, TestPlace, accept_releases, to_arbo};
 
 async fn connect(place: &TestPlace) -> Connection {
     Backend::new(&place.url(), PATIENCE, place.clock.clone())
@@ -74,6 +74,29 @@ async fn only_filled_tables_have_rows_in_a_new_store() {
         let rows = count(&mut connection, table).await.unwrap();
         assert_eq!(rows > 0, table.is_filled, "{}", table.name);
     }
+}
+
+/// The target waits in its transaction while the source is summed, which can
+/// take an hour.
+#[tokio::test]
+async fn no_time_limit_ends_the_target_while_the_source_is_read() {
+    let source = TestPlace::sqlite();
+    source.open().await.close().await;
+    let (from, to) = (source.url(), TestPlace::postgres().await.url());
+    let ring = source.ring(MASTER);
+    let sides = Sides::of(&from, &to, &ring, &source.clock).await.unwrap();
+    let mut target = sides.lock_target().await.unwrap();
+    let ask = "SELECT current_setting('idle_in_transaction_session_timeout') AS idle,
+        current_setting('statement_timeout') AS statement,
+        current_setting('tcp_keepalives_idle') AS keepalive";
+    let row = query(ask).fetch_one(&mut target).await.unwrap();
+    let limit = |name| row.get::<String>(name).unwrap();
+    assert_eq!(
+        (limit("idle"), limit("statement")),
+        ("0".into(), "0".into())
+    );
+    // What ends it instead is that the copy is gone.
+    assert_eq!(limit("keepalive"), "60");
 }
 
 /// However large the store, memory holds one step of it.
