@@ -1,5 +1,6 @@
-//! `migrate` and `copy-store` with the real binary, real daemons and a real
-//! `PostgreSQL`: a site grows out of one machine while its senders go on.
+//! `migrate`, `copy-store` and `backup` with the real binary, real daemons and a
+//! real `PostgreSQL`: a site grows out of one machine while its senders go on,
+//! and comes back from a backup.
 
 mod binary;
 mod support;
@@ -73,9 +74,14 @@ impl Site {
 
     /// The settings name the database that took over.
     fn switch_over(&self) {
+        self.set("database.url = \"file:target\"");
+    }
+
+    /// Adds a line to the settings.
+    fn set(&self, line: &str) {
         let path = self.installation.path("gateway.toml");
         let settings = std::fs::read_to_string(path).unwrap();
-        let settings = settings.replace("log.format", "database.url = \"file:target\"\nlog.format");
+        let settings = settings.replace("log.format", &format!("{line}\nlog.format"));
         self.installation.write("gateway.toml", settings);
     }
 
@@ -223,6 +229,83 @@ async fn a_site_moves_to_postgres_and_every_message_arrives_once() {
     for shown in [&ran.out, &ran.err, &again.out, &again.err, &log, &logs] {
         assert!(!shown.contains(password(&site.to)), "{shown}");
     }
+}
+
+/// Two nodes take messages while they are backed up. The way back is a file,
+/// and from there a new database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_on_postgres_comes_back_from_a_backup() {
+    let site = Site::new().await;
+    assert_eq!(site.copy().code, 0);
+    site.switch_over();
+    site.installation.write("ring", new_database().await);
+    site.installation
+        .yes(&["keys", "copy", "--to", "file:ring"]);
+    site.set("keys.ring = \"file:ring\"");
+    let nodes = [site.installation.serve(), site.installation.serve()];
+    let client = site.installation.client();
+    let reports: Vec<String> = (0..60)
+        .map(|n| Absence::of(&format!("W-{n}"), &format!("VG-{n}")).xml())
+        .collect();
+    let mut backup = None;
+    let mut receipts = Vec::new();
+    for (n, report) in reports.iter().enumerate() {
+        if n == 10 {
+            let mut command = site.installation.command(&["backup", "backup.db"]);
+            backup = Some(command.stdout(Stdio::piped()).spawn().unwrap());
+        }
+        let response = site.post(&client, &nodes[n % 2], report).await;
+        assert_eq!(response.status(), 202);
+        receipts.push(response.json::<Value>().await.unwrap());
+    }
+    let ran = backup.unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(said.starts_with("wrote backup.db: "), "{said}");
+    site.installation.yes(&["keys", "export", "ring.db"]);
+    for node in nodes {
+        assert_eq!(node.stop().0, 0);
+    }
+    let refused = site.installation.run(&["restore", "backup.db"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("restore to a file"), "{}", refused.err);
+
+    // Of the site nothing is left but backup, ring and master key.
+    let back = Site {
+        installation: Installation::new(""),
+        to: new_database().await,
+        sender: site.sender.clone(),
+        receiver: site.receiver.clone(),
+    };
+    let data = back.installation.path("data");
+    std::fs::create_dir(&data).unwrap();
+    for (from, to) in [("data/data.key", "data.key"), ("ring.db", "ring.db")] {
+        std::fs::copy(site.installation.path(from), data.join(to)).unwrap();
+    }
+    let backup = site.installation.path("backup.db");
+    back.installation
+        .yes(&["restore", backup.to_str().unwrap()]);
+    back.installation.write("target", &back.to);
+    assert_eq!(back.copy().code, 0);
+    back.switch_over();
+    let node = back.installation.serve();
+    let client = back.installation.client();
+    let mut known = 0;
+    for (n, (report, receipt)) in reports.iter().zip(&receipts).enumerate() {
+        let again = back.post(&client, &node, report).await;
+        if again.status() == 200 {
+            assert_eq!(n, known, "one before it is missing");
+            assert_eq!(&again.json::<Value>().await.unwrap(), receipt);
+            known += 1;
+        } else {
+            assert_eq!(again.status(), 202);
+        }
+    }
+    assert!((10..=60).contains(&known));
+    assert!(said.contains(&format!(": {known} messages, ")), "{said}");
+    let leased = back
+        .receive(&client, &node, "lease?limit=100", json!({}))
+        .await;
+    assert_eq!(ids(&leased).len(), 60);
 }
 
 /// SIGKILL in the middle: the source goes on, the target is empty, and the next

@@ -35,7 +35,9 @@ pub(super) fn failure(cause: BackupError) -> Failure {
         | BackupError::InUse
         | BackupError::Unsound
         | BackupError::Store(store::Error::WrongKeys) => Failure::No(cause.to_string()),
-        BackupError::File(_) | BackupError::Store(_) => Failure::environment(cause),
+        BackupError::File(_) | BackupError::Copy(_) | BackupError::Store(_) => {
+            Failure::environment(cause)
+        }
     }
 }
 

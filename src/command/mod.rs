@@ -242,6 +242,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         command,
     } = arguments;
     let config = config.as_deref();
+    #[cfg(debug_assertions)]
+    if let Some(place) = crate::config::die_at() {
+        crate::store::die_at(&place);
+    }
     let outcome = match command {
         Command::Validate(asked) => return validate::validate(config, &asked, format),
         Command::Serve => serve::serve(config),

@@ -22,10 +22,6 @@ const OWN_FILES: u64 = 256;
 pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
     let settings = settings(config)?;
     allow_open_files(settings.limits.max_connections);
-    #[cfg(debug_assertions)]
-    if let Some(place) = crate::config::die_at() {
-        crate::store::die_at(&place);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

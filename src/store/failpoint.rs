@@ -6,7 +6,7 @@
 #[cfg(debug_assertions)]
 use std::sync::{Mutex, PoisonError};
 
-/// A place around one transaction.
+/// A place around one transaction, or on the way of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Jobs were taken from the queue; nothing is written.
@@ -17,6 +17,12 @@ pub(super) enum Place {
     Committed,
     /// Those who wait were told.
     Answered,
+    /// A step of copying a server into the draft of a backup comes next.
+    Drafting,
+    /// The draft of a backup is complete, and not yet in its place.
+    Drafted,
+    /// The file is where it belongs.
+    Kept,
 }
 
 impl Place {
@@ -27,6 +33,9 @@ impl Place {
             Self::Written => "written",
             Self::Committed => "committed",
             Self::Answered => "answered",
+            Self::Drafting => "drafting",
+            Self::Drafted => "drafted",
+            Self::Kept => "kept",
         }
     }
 }

@@ -86,6 +86,28 @@ impl Store {
     }
 }
 
+/// Copies every key that a ring on a server holds at one moment into `target`,
+/// a new ring, while its nodes go on.
+///
+/// # Errors
+///
+/// [`Error`]; then `target` is worth nothing.
+pub(super) async fn copy_ring_moment(
+    server: &Backend,
+    target: &mut Connection,
+) -> Result<(), Error> {
+    let mut source = server.writer().await?;
+    // One statement sees one moment.
+    let keys = rows(&mut source).await?;
+    source.close().await?;
+    target.begin().await?;
+    raise(target).await?;
+    for key in &keys {
+        insert(target, key).await?;
+    }
+    Ok(target.commit().await?)
+}
+
 async fn insert(target: &mut Connection, key: &RingRow) -> Result<(), sqlx::Error> {
     let (record, about) = (&key.record, &key.about);
     let tenant = about.tenant.as_ref().map_or("", TenantId::as_str);

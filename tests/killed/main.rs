@@ -4,8 +4,11 @@
 //! message: nothing is lost, nothing comes twice, and the reports of a case
 //! keep their order.
 //!
+//! Backups and restores are killed at each of their steps.
+//!
 //! `SIVI_KILLS` sets the number of random kills per database.
 
+mod backups;
 #[path = "../binary/mod.rs"]
 mod binary;
 mod fleet;

@@ -1,6 +1,7 @@
 //! What can be done with a database because it is one file: copy it, and take
 //! it for oneself.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::{Connection, Link, query, sqlite};
 use crate::clock::Clock;
+use crate::store::BUSY;
 
 /// A database that is one file.
 pub(in crate::store) struct DatabaseFile {
@@ -34,13 +36,20 @@ impl DatabaseFile {
         }
     }
 
+    /// The one at `path`.
+    pub(in crate::store) fn at(path: &Path, clock: &Clock) -> Self {
+        Self::new(&sqlite::Options::new(path, BUSY), clock)
+    }
+
     /// Where it is.
     pub(in crate::store) fn path(&self) -> PathBuf {
         self.options.path().to_owned()
     }
 
     /// Copies everything, as of one moment, into an empty file.
-    pub(in crate::store) async fn copy_into(&self, path: &str) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn copy_into(&self, empty: &Self) -> Result<(), sqlx::Error> {
+        let path = empty.options.path().to_str();
+        let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
         let link = Link::Sqlite(self.options.writer().await?);
         let mut connection = Connection::new(link, self.clock.clone());
         query("VACUUM INTO $1")
@@ -50,10 +59,10 @@ impl DatabaseFile {
         connection.close().await
     }
 
-    /// Opens a copy as it is, so that it stays one file.
-    pub(in crate::store) async fn open_copy(&self, path: &Path) -> Result<Connection, sqlx::Error> {
+    /// Opens it as it is, so that it stays one file.
+    pub(in crate::store) async fn open_as_is(&self) -> Result<Connection, sqlx::Error> {
         let options = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(self.options.path())
             .busy_timeout(Duration::ZERO)
             .disable_statement_logging();
         let link = SqliteConnection::connect_with(&options).await?;
@@ -74,7 +83,7 @@ impl DatabaseFile {
     /// Takes a database that nobody else has open, as one file, so that it can
     /// be put aside. One that is damaged is nobody's.
     pub(in crate::store) async fn take_alone(&self) -> Result<Alone, sqlx::Error> {
-        let mut connection = self.open_copy(self.options.path()).await?;
+        let mut connection = self.open_as_is().await?;
         let taken = async {
             let is_ours = self.fold(&mut connection).await?;
             if is_ours {

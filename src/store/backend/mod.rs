@@ -361,6 +361,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Starts a transaction that reads everything as of one moment, however
+    /// long it takes and whatever others write meanwhile.
+    pub(super) async fn begin_moment(&mut self) -> Result<(), sqlx::Error> {
+        self.lift_time_limits().await?;
+        self.run_raw(sqlite::BEGIN_MOMENT, postgres::BEGIN_MOMENT)
+            .await
+    }
+
     /// When the transaction began, in unix milliseconds.
     pub(super) fn now_ms(&self) -> i64 {
         self.now_ms
@@ -371,14 +379,14 @@ impl Connection {
     /// Also when a statement of the transaction failed and nobody said so:
     /// then nothing of it may count as written.
     pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
-        self.end("COMMIT", postgres::COMMIT).await
+        self.run_raw("COMMIT", postgres::COMMIT).await
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
-        self.end("ROLLBACK", "ROLLBACK").await
+        self.run_raw("ROLLBACK", "ROLLBACK").await
     }
 
-    async fn end(
+    async fn run_raw(
         &mut self,
         on_sqlite: &'static str,
         on_postgres: &'static str,

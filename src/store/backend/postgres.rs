@@ -34,6 +34,8 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 /// A transaction of which a statement failed answers COMMIT with a quiet
 /// rollback; the statement before it fails aloud there. One round trip.
 pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
+/// Its first query looks, and all that follow see the same.
+pub(super) const BEGIN_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now";
 /// 202 means on disk, whatever the server's default.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', FALSE)

@@ -23,6 +23,8 @@ pub(super) const SIZE: &str = "SELECT page_count * page_size AS bytes
 /// Takes the only write lock at once, since taking it halfway could fail after
 /// work was done.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Its first query looks, and all that follow see the same.
+pub(super) const BEGIN_MOMENT: &str = "BEGIN DEFERRED";
 /// Negative means KiB. Keyed hashes land all over their indexes, so most of
 /// those should stay in memory.
 const CACHE_KIB: &str = "-65536";

@@ -19,6 +19,7 @@
 //!
 //! This module knows tables, columns and keys, and not what they mean.
 
+mod moment;
 mod outcome;
 mod rows;
 mod tables;
@@ -36,6 +37,7 @@ use crate::seal::Keys;
 use rows::{Walk, count, insert, sum};
 use tables::{TABLES, Table, unlisted};
 
+pub(super) use moment::copy_moment;
 pub use outcome::{Copied, CopyError, Occupied, Step};
 
 /// How long to wait for daemons that write, on both sides.
@@ -169,19 +171,7 @@ impl Sides {
     async fn copy(&self, watch: &mut (dyn FnMut(Step) + Send)) -> Result<Copied, CopyError> {
         let mut source = self.lock_source().await?;
         let mut target = self.lock_target().await?;
-        let mut copied = Vec::new();
-        for table in TABLES {
-            let rows = copy_table(&mut source, &mut target, table, watch).await?;
-            copied.push((table.name, rows));
-        }
-        for table in TABLES {
-            watch(Step::Comparing { table: table.name });
-            let ours = sum(&mut source, table).await.map_err(CopyError::Source)?;
-            let theirs = sum(&mut target, table).await.map_err(CopyError::Target)?;
-            if !ours.is_whole_and_as(&theirs) {
-                return Err(CopyError::Differs { table: table.name });
-            }
-        }
+        let copied = transfer(&mut source, &mut target, watch).await?;
         let note = query(COMPLETE_NOTE).bind(&self.moved.copy);
         note.execute(&mut target).await.map_err(from_target)?;
         watch(Step::Closing);
@@ -267,10 +257,7 @@ impl Sides {
         };
         announced.await.map_err(from_target)?;
         self.begin_on_empty(&mut target).await?;
-        for table in TABLES.iter().filter(|table| table.is_filled) {
-            let delete = query(table.delete).execute(&mut target);
-            delete.await.map_err(from_target)?;
-        }
+        empty_filled(&mut target).await.map_err(from_target)?;
         Ok(target)
     }
 
@@ -347,6 +334,36 @@ async fn occupied(target: &mut Connection) -> Result<Occupied, Error> {
         }
     }
     Ok(occupied)
+}
+
+/// Empties the tables that have rows in a new store.
+async fn empty_filled(target: &mut Connection) -> Result<(), sqlx::Error> {
+    for table in TABLES.iter().filter(|table| table.is_filled) {
+        query(table.delete).execute(&mut *target).await?;
+    }
+    Ok(())
+}
+
+/// Copies all rows and reads both sides back: rows by table.
+async fn transfer(
+    source: &mut Connection,
+    target: &mut Connection,
+    watch: &mut (dyn FnMut(Step) + Send),
+) -> Result<Vec<(&'static str, u64)>, CopyError> {
+    let mut copied = Vec::new();
+    for table in TABLES {
+        let rows = copy_table(source, target, table, watch).await?;
+        copied.push((table.name, rows));
+    }
+    for table in TABLES {
+        watch(Step::Comparing { table: table.name });
+        let ours = sum(source, table).await.map_err(CopyError::Source)?;
+        let theirs = sum(target, table).await.map_err(CopyError::Target)?;
+        if !ours.is_whole_and_as(&theirs) {
+            return Err(CopyError::Differs { table: table.name });
+        }
+    }
+    Ok(copied)
 }
 
 async fn copy_table(

@@ -71,7 +71,7 @@ async fn fill(place: &TestPlace) -> Store {
 }
 
 /// As [`fill`], with more rows and bytes than one step copies.
-async fn fill_up(place: &TestPlace) -> Store {
+pub(super) async fn fill_up(place: &TestPlace) -> Store {
     let store = fill(place).await;
     let large = vec![b'x'; 5 * 1024 * 1024];
     for id in ["big1", "big2", "big3"] {
@@ -84,7 +84,7 @@ async fn fill_up(place: &TestPlace) -> Store {
 }
 
 /// A server on which time runs as at `source`, with the same key ring.
-async fn target_for(source: &TestPlace) -> TestPlace {
+pub(super) async fn target_for(source: &TestPlace) -> TestPlace {
     TestPlace {
         clock: source.clock.clone(),
         ring_url: source.ring_url.clone(),
@@ -101,16 +101,16 @@ async fn copy_with(
     copy_store(&source.url(), &target.url(), ring, &source.clock, watch).await
 }
 
-async fn copy(source: &TestPlace, target: &TestPlace) -> Result<Copied, CopyError> {
+pub(super) async fn copy(source: &TestPlace, target: &TestPlace) -> Result<Copied, CopyError> {
     copy_with(source, target, &source.ring(MASTER), &mut |_| {}).await
 }
 
-async fn execute(place: &TestPlace, statement: &'static str) {
+pub(super) async fn execute(place: &TestPlace, statement: &'static str) {
     let mut connection = connect(place).await;
     query(statement).execute(&mut connection).await.unwrap();
 }
 
-async fn connect(place: &TestPlace) -> Connection {
+pub(super) async fn connect(place: &TestPlace) -> Connection {
     let backend = Backend::new(&place.url(), BUSY, place.clock.clone());
     backend.writer().await.unwrap()
 }
@@ -127,7 +127,7 @@ async fn messages(place: &TestPlace) -> i64 {
 }
 
 /// Everything that a receiver, a sender and an operator can see.
-async fn view(store: &Store, place: &TestPlace) -> Vec<String> {
+pub(super) async fn view(store: &Store, place: &TestPlace) -> Vec<String> {
     let mut seen = vec![
         format!("{:?}", store.directory().await),
         format!("{:?}", store.changes_version().await),

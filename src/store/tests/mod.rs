@@ -1,6 +1,7 @@
 //! Tests of the store. Each body of `on_both!` runs on every database.
 
 mod accepting;
+mod backup;
 mod copy;
 mod faults;
 mod inbox;
