@@ -21,6 +21,8 @@ pub(super) enum Place {
     Drafting,
     /// The draft of a backup is complete, and not yet in its place.
     Drafted,
+    /// The database of before has a second name, and its place still too.
+    Aside,
     /// The file is where it belongs.
     Kept,
 }
@@ -35,6 +37,7 @@ impl Place {
             Self::Answered => "answered",
             Self::Drafting => "drafting",
             Self::Drafted => "drafted",
+            Self::Aside => "aside",
             Self::Kept => "kept",
         }
     }

@@ -91,3 +91,40 @@ async fn a_backup_of_postgres_that_is_killed_leaves_no_half_file() {
     assert!(elsewhere.knows(1).await);
     assert!(site.knows(1).await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_is_killed_leaves_the_old_store_or_the_new_one() {
+    let site = Site::new("");
+    assert!(!site.knows(1).await);
+    site.at.yes(&["backup", "backup.db"]);
+    assert!(!site.knows(2).await);
+    let restore = ["restore", "backup.db", "--replace"];
+    for place in ["drafted:1", "aside:1"] {
+        site.die(&restore, place);
+        assert!(site.knows(2).await, "{place}: the store of before is gone");
+    }
+    site.die(&restore, "kept:1");
+    assert!(!site.knows(2).await);
+    assert!(site.knows(1).await);
+    // It needs no cleaning up before it is done again.
+    site.at.yes(&restore);
+    assert!(!site.knows(2).await);
+}
+
+/// Without a database before it there is none, or the whole one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_restore_that_is_killed_leaves_nothing_or_all_of_it() {
+    let site = Site::new("");
+    assert!(!site.knows(1).await);
+    site.at.yes(&["backup", "backup.db"]);
+    let database = site.at.path("data/gateway.db");
+    std::fs::remove_file(&database).unwrap();
+    for beside in ["data/gateway.db-wal", "data/gateway.db-shm"] {
+        // A command that ended in a hurry left them.
+        let _ = std::fs::remove_file(site.at.path(beside));
+    }
+    site.die(&["restore", "backup.db"], "drafted:1");
+    assert!(!database.exists());
+    site.die(&["restore", "backup.db"], "kept:1");
+    assert!(site.knows(1).await);
+}

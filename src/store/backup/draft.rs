@@ -55,6 +55,13 @@ impl Draft {
         }
         Ok(sync_folder(path)?)
     }
+
+    /// Puts it in the place of whatever is there.
+    pub(super) fn replace(self, path: &Path) -> Result<(), BackupError> {
+        File::open(&self.path)?.sync_all()?;
+        fs::rename(&self.path, path)?;
+        Ok(sync_folder(path)?)
+    }
 }
 
 impl Drop for Draft {

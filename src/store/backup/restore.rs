@@ -9,10 +9,11 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::draft::{Draft, folder, with_end};
+use super::draft::{COMPANIONS, Draft, folder, sync_folder, with_end};
 use super::{BackupError, Contents, check, contents, count};
 use crate::clock::Clock;
 use crate::store::backend::{Alone, Backend, Connection, DatabaseUrl, query};
+use crate::store::failpoint::{self, Place};
 use crate::store::ring::RingPlace;
 use crate::store::writer::Change;
 use crate::store::{BUSY, Store};
@@ -45,11 +46,11 @@ pub async fn restore(
     let file = Backend::new(to, BUSY, clock.clone()).file();
     let file = file.ok_or(BackupError::Shared)?;
     let place = &file.path();
-    let is_there = place.try_exists()?;
-    if is_there && aside.is_none() {
-        return Err(BackupError::Exists(place.to_owned()));
+    let in_the_way = names_there(place)?.into_iter().next();
+    if let (Some(name), None) = (&in_the_way, aside) {
+        return Err(BackupError::Exists(name.clone()));
     }
-    let taken = if is_there {
+    let taken = if place.try_exists()? {
         file.take_alone().await?
     } else {
         Alone::Nothing
@@ -61,18 +62,13 @@ pub async fn restore(
     let draft = Draft::beside(place, &clock)?;
     copy_in(from, draft.path())?;
     let (contents, leases) = ready(&draft, ring, clock).await?;
-    let aside = aside.filter(|_| is_there);
-    if let Some(aside) = aside {
-        for end in ["", "-wal", "-shm"] {
-            match fs::rename(with_end(place, end), with_end(aside, end)) {
-                Err(cause) if end.is_empty() || cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(cause.into());
-                }
-                _ => {}
-            }
-        }
+    failpoint::pass(Place::Drafted);
+    let aside = aside.filter(|_| in_the_way.is_some());
+    match aside {
+        Some(aside) => replace(draft, place, aside)?,
+        None => draft.keep(place)?,
     }
-    draft.keep(place)?;
+    failpoint::pass(Place::Kept);
     if let Alone::Taken(former) = taken {
         // It is the file that was put aside, and nothing was changed in it.
         drop(former.close().await);
@@ -82,6 +78,40 @@ pub async fn restore(
         leases,
         aside: aside.map(Path::to_owned),
     })
+}
+
+/// Which of the names of a database are taken, its own first. A log that lost
+/// its database counts: it would be read into the next one.
+fn names_there(place: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut there = Vec::new();
+    for end in [""].into_iter().chain(COMPANIONS) {
+        let name = with_end(place, end);
+        if name.try_exists()? {
+            there.push(name);
+        }
+    }
+    Ok(there)
+}
+
+/// Gives the place to the draft in one step, so that at every moment one of
+/// the two is there: a daemon that found neither would begin anew.
+fn replace(draft: Draft, place: &Path, aside: &Path) -> Result<(), BackupError> {
+    for end in [""].into_iter().chain(COMPANIONS) {
+        match fs::hard_link(with_end(place, end), with_end(aside, end)) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            linked => linked?,
+        }
+    }
+    sync_folder(place)?;
+    failpoint::pass(Place::Aside);
+    // Only a damaged one has any left, and stays damaged without.
+    for end in COMPANIONS {
+        match fs::remove_file(with_end(place, end)) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    draft.replace(place)
 }
 
 /// Copies the file, and its log when it was copied from a running database.

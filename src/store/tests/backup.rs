@@ -17,8 +17,16 @@ fn on_a_file(of: &TestPlace, ring: PathBuf) -> TestPlace {
 }
 
 async fn put_back(backup: &Path, to: &TestPlace) -> Result<Restored, BackupError> {
+    replace(backup, to, None).await
+}
+
+async fn replace(
+    backup: &Path,
+    to: &TestPlace,
+    aside: Option<&Path>,
+) -> Result<Restored, BackupError> {
     let (ring, clock) = (to.ring(MASTER), to.clock.clone());
-    restore(backup, &to.url(), None, &ring, clock).await
+    restore(backup, &to.url(), aside, &ring, clock).await
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -168,4 +176,46 @@ async fn a_server_is_not_restored_to() {
     let refused = put_back(&backup, &place).await.unwrap_err();
     assert!(matches!(refused, BackupError::Shared));
     assert!(refused.to_string().contains("copy-store"), "{refused}");
+}
+
+/// Whatever is beside a database that is damaged or gone goes aside with it:
+/// `SQLite` would read a log that it finds into the next one.
+#[tokio::test]
+async fn a_log_is_not_read_into_the_database_that_was_restored() {
+    let place = TestPlace::sqlite();
+    let store = place.open().await;
+    accept_releases(&store, "kept", vec![to_arbo("kept", "")]).await;
+    let backup = place.folder.path().join("backup.db");
+    store.backup(&backup).await.unwrap();
+    accept_releases(&store, "later", vec![to_arbo("later", "")]).await;
+    let data = place.folder.path().join("data");
+    let (database, log) = (data.join("gateway.db"), data.join("gateway.db-wal"));
+    let stale = std::fs::read(&log).unwrap();
+    assert!(stale.len() > 4096);
+    store.close().await;
+
+    for (damaged, log_there) in [(None, &stale[..]), (Some("no database"), b"no log")] {
+        std::fs::remove_file(&database).unwrap();
+        std::fs::write(&log, log_there).unwrap();
+        if let Some(text) = damaged {
+            std::fs::write(&database, text).unwrap();
+        }
+        let refused = put_back(&backup, &place).await;
+        assert!(
+            matches!(refused, Err(BackupError::Exists(_))),
+            "{refused:?}"
+        );
+        let aside = data.join(format!("aside-{}", damaged.is_some()));
+        let restored = replace(&backup, &place, Some(&aside)).await.unwrap();
+        assert_eq!(restored.aside.as_ref(), Some(&aside));
+        let kept = std::fs::read_to_string(&aside).ok();
+        assert_eq!(kept.as_deref(), damaged);
+        if damaged.is_none() {
+            assert_eq!(std::fs::read(data.join("aside-false-wal")).unwrap(), stale);
+        }
+        assert!(!log.exists());
+        let store = place.open().await;
+        assert_eq!(lease_ids(&store, 10).await, ["kept"]);
+        store.close().await;
+    }
 }
