@@ -17,7 +17,7 @@ use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Allowances, Door, SeenCertificates};
+use crate::access::{Allowances, Door, Memory, SeenCertificates};
 use crate::admin::{self, Admin, Desk, States, Token};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
@@ -25,7 +25,7 @@ use crate::deliver::push::Pusher;
 use crate::deliver::{self, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
-use crate::receive::{self, Budget, Intake, Reception};
+use crate::receive::{self, Intake, Reception};
 use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
@@ -192,7 +192,7 @@ impl App {
         let seen = door.seen.clone();
         let reception = Reception {
             intake: intake.clone(),
-            budget: Budget::default(),
+            memory: Memory::default(),
             door: door.clone(),
         };
         let counter = Counter {

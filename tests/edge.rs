@@ -207,7 +207,7 @@ async fn a_party_that_does_too_much_is_told_which_bound_it_met() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_trickles_is_let_go_wherever_it_does_so() {
     let settings = "limits.header_seconds = 1\nlimits.idle_seconds = 2\n\
-                    limits.body_idle_seconds = 1\nlimits.body_seconds = 2";
+                    limits.body_idle_seconds = 1";
     let gateway = Gateway::boot_with(DIRECTORY, settings).await;
     let reach = Reach::gateway(&gateway, "http/1.1");
     let pause = Duration::from_millis(150);
@@ -494,4 +494,45 @@ async fn what_ends_soon_is_spoken_of_and_measured() {
         said[0].contains(&format!("API key {id} of party adp ends at")),
         "{said:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_of_one_party_leave_memory_for_the_others() {
+    let settings = "limits.max_body_bytes = 65536\nlimits.in_flight_bytes = 262144\n\
+                    limits.body_idle_seconds = 2";
+    let gateway = Gateway::boot_with(DIRECTORY, settings).await;
+    let reach = Reach::gateway(&gateway, "http/1.1");
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let mut upload = reach.tls().await;
+        let head = gateway.raw_head("adp", "Content-Length: 65000\r\n");
+        upload.write_all(head.as_bytes()).await.unwrap();
+        upload.write_all(&[b' '; 60_000]).await.unwrap();
+        upload.flush().await.unwrap();
+        slow.push(upload);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let own = gateway.post("adp", Absence::default().xml()).await;
+    limited(own, "this party holds its share of limits.in_flight_bytes").await;
+    let other = Absence {
+        sender: "Nmbrs",
+        employer: ("300", "1"),
+        ..Absence::default()
+    };
+    gateway.accept("nmbrs", other.xml()).await;
+    // Those that were let in are too slow, and what they held is free again.
+    let mut answers = Vec::new();
+    for upload in &mut slow {
+        let mut answer = [0; 12];
+        let read = upload.read_exact(&mut answer);
+        let read = tokio::time::timeout(Duration::from_secs(9), read).await;
+        read.expect("never let go").unwrap();
+        answers.push(String::from_utf8_lossy(&answer).into_owned());
+    }
+    answers.sort();
+    let refused = std::iter::repeat_n("HTTP/1.1 429", 4);
+    let expected: Vec<_> = std::iter::once("HTTP/1.1 408").chain(refused).collect();
+    assert_eq!(answers, expected);
+    gateway.accept("adp", Absence::default().xml()).await;
+    gateway.stop().await;
 }

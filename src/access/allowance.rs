@@ -20,7 +20,7 @@ use crate::setup::Setup;
 const MINUTE: u128 = Duration::from_mins(1).as_nanos();
 /// When a party may try again that did too much at once: nobody knows when
 /// one of those ends.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// A bound on one party: a setting under `limits`, or the party's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,5 +1,5 @@
 //! Who calls, and how much of it a party may do: API keys, client
-//! certificates, allowances.
+//! certificates, allowances, shares of memory.
 //!
 //! A handler takes a [`Caller`]; how the party showed who it is does not
 //! concern it.
@@ -7,10 +7,12 @@
 mod allowance;
 mod certificate;
 mod key;
+mod memory;
 
 pub use allowance::{Allowances, Limit, Running};
 pub use certificate::SeenCertificates;
 pub use key::{NewKey, party_of};
+pub use memory::{Full, Hold, Memory};
 
 use std::sync::Arc;
 

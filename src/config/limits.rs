@@ -33,11 +33,14 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Largest body after decompression, in bytes. Default 256 MiB.
+    /// Largest body after decompression, in UTF-8, in bytes. Default 256 MiB.
     max_body_bytes = 268_435_456, 1_024..=4_294_967_296;
     /// Largest ratio of a gzip body to what it unpacks to. Default 200.
     max_gzip_ratio = 200, 2..=2_000;
-    /// Bodies being read and worked on at once, in bytes; more wait. Default 512 MiB.
+    /// Memory of all bodies being read and worked on at once, in bytes, and as
+    /// much again of all answers of inboxes on their way; beyond it 503. One
+    /// party has a quarter of each, and at least `max_body_bytes`; beyond it
+    /// 429. Default 512 MiB.
     in_flight_bytes = 536_870_912, 1_024..=68_719_476_736;
     /// Connections of all parties at once. Default 4096.
     max_connections = 4_096, 1..=100_000;
@@ -47,7 +50,8 @@ limits! {
     /// Seconds for the TLS handshake, and for the first request after it to
     /// begin. Default 10.
     header_seconds = 10, 1..=300;
-    /// Seconds without a byte before a body is given up. Default 30.
+    /// Seconds without a byte before a body is given up. It is given up too
+    /// when less than 4 KiB a second comes in so many seconds. Default 30.
     body_idle_seconds = 30, 1..=600;
     /// Seconds for a whole body. Default 900.
     body_seconds = 900, 1..=86_400;

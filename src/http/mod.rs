@@ -4,6 +4,7 @@
 //! This module knows no message, no party and no store.
 
 mod accept;
+mod pace;
 mod peer;
 mod places;
 mod problem;
@@ -12,6 +13,7 @@ mod stream;
 mod tls;
 
 pub use accept::{Wanted, language};
+pub use pace::Pace;
 pub use peer::PeerCertificate;
 pub use problem::{Kind, Problem, finding_json};
 pub use server::{Limits, Server};

@@ -1,6 +1,6 @@
 //! `/v1/messages`: messages come in, senders ask what became of them.
 //!
-//! The stages in order: `body` bounds and unpacks, `prepare` parses,
+//! The stages in order: `body` bounds, `unpack` unpacks, `prepare` parses,
 //! validates, strips and normalises, `plan` routes and asks policy, `intake`
 //! stores. `routes` turns HTTP into calls and results into HTTP.
 
@@ -14,9 +14,9 @@ mod record;
 mod routes;
 mod signature;
 mod status;
+mod unpack;
 mod waiting;
 
-pub use body::Budget;
 pub use explain::{ExplainError, explain};
 pub use intake::Intake;
 pub use prepare::examine;

@@ -17,11 +17,11 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
 use super::answer::Answer;
-use super::body::{self, BodyLimits, Budget, Received};
+use super::body::{self, BodyLimits, Received};
 use super::intake::{Accepted, Intake, Refusal};
 use super::prepare::Outline;
 use super::signature;
-use crate::access::{Caller, Door, Doorkeeper, Limit, Running};
+use crate::access::{Caller, Door, Doorkeeper, Limit, Memory, Running};
 use crate::clock;
 use crate::domain::{Finding, Language, PartyId};
 use crate::http::{Kind, Problem, Wanted, finding_json, language};
@@ -36,8 +36,8 @@ use crate::translate::SendReceipt;
 pub struct Reception {
     /// Takes messages in.
     pub intake: Intake,
-    /// The memory that all bodies hold together.
-    pub budget: Budget,
+    /// The memory that bodies hold.
+    pub memory: Memory,
     /// Who may come in.
     pub door: Door,
 }
@@ -123,7 +123,7 @@ async fn take_message(reception: Reception, request: Request<Body>) -> Response 
         &mut request_body,
         &encoding,
         &limits,
-        &reception.budget,
+        reception.memory.hold(&caller),
         &came,
     );
     let received = match received.await {
