@@ -22,7 +22,7 @@ use crate::admin::{self, Admin, Desk, States, Token};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
 use crate::deliver::push::Pusher;
-use crate::deliver::{self, Counter};
+use crate::deliver::{self, Answers, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
 use crate::receive::{self, Intake, Reception};
@@ -199,6 +199,7 @@ impl App {
             store: base.store.clone(),
             clock: base.clock.clone(),
             door,
+            answers: Answers::default(),
             stop: stop.clone(),
         };
         let board = Board::new(base.store.clone());
@@ -236,12 +237,18 @@ impl App {
             Some(live.tls()),
             router,
             live.connections(),
+            base.clock.clone(),
         );
         let party_side = party_side.await.map_err(bind(settings.listen))?;
         let operators = admin::routes(health, desk);
-        let admin_side = Server::bind(settings.admin.listen, None, operators, live.connections())
-            .await
-            .map_err(bind(settings.admin.listen))?;
+        let admin_side = Server::bind(
+            settings.admin.listen,
+            None,
+            operators,
+            live.connections(),
+            base.clock.clone(),
+        );
+        let admin_side = admin_side.await.map_err(bind(settings.admin.listen))?;
         let port = party_side.address().map_err(bind(settings.listen))?.port();
         let watch = Watch::new(
             board,

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
+use support::streams::{Came, Streams};
 use support::{Absence, DIRECTORY, Gateway, problem};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -534,5 +535,66 @@ async fn slow_bodies_of_one_party_leave_memory_for_the_others() {
     let expected: Vec<_> = std::iter::once("HTTP/1.1 408").chain(refused).collect();
     assert_eq!(answers, expected);
     gateway.accept("adp", Absence::default().xml()).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_answer_is_reset_and_holds_no_more_than_its_share() {
+    let settings = "limits.max_body_bytes = 8192\nlimits.in_flight_bytes = 32768";
+    let gateway = Gateway::boot_with(DIRECTORY, settings).await;
+    for case in [
+        "VG-1", "VG-2", "VG-3", "VG-4", "VG-5", "VG-6", "VG-7", "VG-8",
+    ] {
+        let absence = Absence {
+            case: case.to_owned(),
+            ..Absence::default()
+        };
+        gateway.accept("adp", absence.xml()).await;
+    }
+    let (soon, late) = (Duration::from_millis(300), Duration::from_secs(5));
+    let tls = Reach::gateway(&gateway, "h2").tls().await;
+    let mut shut = Streams::begin(tls, 0).await;
+    let path = "/v1/inbox/lease?limit=1&ttl=60";
+    let key = gateway.keys["arbo-noord"].clone();
+    let mut stuck = Vec::new();
+    // One more than its share is let through, what comes after is not.
+    while gateway
+        .get("arbo-noord", "/v1/inbox/feed?after=99")
+        .await
+        .status()
+        != 429
+    {
+        let id = shut.request("POST", path, &key).await;
+        assert_eq!(shut.next(late).await, Some(Came::Headers(id)));
+        stuck.push(id);
+        assert!(stuck.len() < 8, "its share has no end");
+    }
+    assert!(stuck.len() > 1, "{stuck:?}");
+    let refused = gateway.post_json("arbo-noord", path, json!({})).await;
+    limited(
+        refused,
+        "this party holds its share of limits.in_flight_bytes",
+    )
+    .await;
+    assert!(gateway.lease("arbo-zuid").await.is_empty());
+
+    gateway.clock.advance(Duration::from_secs(59));
+    assert_eq!(shut.next(soon).await, None);
+    gateway.clock.advance(Duration::from_secs(2));
+    for _ in 0..stuck.len() {
+        let came = shut.next(late).await;
+        let Some(Came::Reset(id)) = came else {
+            panic!("{came:?}")
+        };
+        stuck.retain(|other| *other != id);
+    }
+    assert!(stuck.is_empty(), "{stuck:?}");
+    // The connection goes on, and the leases of what was dropped are over.
+    let id = shut.request("GET", "/healthz", &key).await;
+    assert_eq!(shut.next(late).await, Some(Came::Headers(id)));
+    let again = gateway.lease("arbo-noord").await;
+    assert_eq!(again[0]["attempt"], 2);
+    assert_eq!(again.len(), 8);
+    drop(shut);
     gateway.stop().await;
 }

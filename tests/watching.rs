@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::{Value, json};
 use sivi_gateway::app::App;
+use sivi_gateway::clock::Clock;
 use sivi_gateway::http::{Limits, SelfSigned, Server, server_config};
 use sivi_gateway::watch::sign;
 use sqlx::Connection as _;
@@ -92,7 +93,7 @@ impl Receiver {
             status: Arc::new(Mutex::new(StatusCode::NO_CONTENT)),
         };
         let tls = with_tls.then(|| {
-            let now = sivi_gateway::clock::Clock::system().now();
+            let now = Clock::system().now();
             let (made, _) = SelfSigned::in_folder(folder.path(), now).unwrap();
             let read = |path| std::fs::read_to_string(path).unwrap();
             let config = server_config(&read(made.chain), &read(made.key)).unwrap();
@@ -110,9 +111,15 @@ impl Receiver {
             .route("/v1/traces", post(hear))
             .with_state(heard.clone());
         let free = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(free, tls, router, watch::Sender::new(limits).subscribe())
-            .await
-            .unwrap();
+        let server = Server::bind(
+            free,
+            tls,
+            router,
+            watch::Sender::new(limits).subscribe(),
+            Clock::system(),
+        )
+        .await
+        .unwrap();
         let address = server.address().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(server.run(stop.clone()));

@@ -59,6 +59,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "sivi_alert_messages_dropped_total",
         "Alert messages that were dropped because too many waited.",
     ),
+    (
+        "sivi_answers_given_up_total",
+        "Answers that were given up because the client did not take them.",
+    ),
 ];
 
 /// What is measured: name, meaning, upper bounds of its buckets.

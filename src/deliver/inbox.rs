@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
-use super::wait::{self, Request};
+use super::answers::Answers;
+use super::shown;
+use super::wait::{self, Found, Request};
 use crate::access::{Caller, Door, Doorkeeper, Limit};
 use crate::clock::Clock;
 use crate::http::{Kind, Problem, Wanted};
@@ -32,6 +34,8 @@ pub struct Counter {
     pub clock: Clock,
     /// Who may come in.
     pub door: Door,
+    /// Answers that hold messages.
+    pub answers: Answers,
     /// Ends long polls when the daemon stops.
     pub stop: CancellationToken,
 }
@@ -145,7 +149,7 @@ async fn lease(
         return Err(Problem::new(Kind::BadRequest).detail("raw XML needs limit=1"));
     }
     let request = Request {
-        party: &caller.party,
+        caller: &caller,
         test: asked.test,
         limit: asked.limit,
         ttl: Duration::from_secs(asked.ttl),
@@ -154,26 +158,27 @@ async fn lease(
     let span = lease_span(&request, &headers);
     let allowances = &counter.door.allowances;
     let may_wait = || allowances.begin(&caller, Limit::PollsPerParty);
-    let leased = wait::lease(&counter, &request, may_wait)
+    let found = wait::lease(&counter, &request, may_wait)
         .instrument(span.clone())
         .await?;
-    record_leased(&span, &leased);
+    let leased = found.as_ref().map(|found| found.leased.as_slice());
+    let leased = leased.unwrap_or_default();
+    record_leased(&span, leased);
     drop(span);
     counter!("sivi_messages_leased_total").increment(leased.len() as u64);
-    if as_xml {
-        return Ok(leased
-            .first()
-            .map_or_else(|| StatusCode::NO_CONTENT.into_response(), raw));
-    }
-    let messages: Vec<Value> = leased.iter().map(leased_json).collect();
-    Ok(Json(json!({ "messages": messages })).into_response())
+    Ok(match found {
+        None if as_xml => StatusCode::NO_CONTENT.into_response(),
+        None => Json(json!({ "messages": [] })).into_response(),
+        Some(found) if as_xml => raw(found),
+        Some(Found { leased, turn }) => turn.answer(JSON, shown::leased(&leased)),
+    })
 }
 
 fn lease_span(request: &Request<'_>, headers: &HeaderMap) -> Span {
     let span = info_span!(
         target: trace::TARGET,
         "lease",
-        party = request.party.as_str(),
+        party = request.caller.party.as_str(),
         test = request.test,
         releases = Empty,
         release.ids = Empty,
@@ -199,44 +204,28 @@ fn follow(span: &Span, headers: &HeaderMap) {
     trace::follow(span, &|name| headers.get(name)?.to_str().ok());
 }
 
-fn leased_json(leased: &Leased) -> Value {
-    json!({
-        "id": leased.id,
-        "lease": leased.lease,
-        "sequence": leased.sequence,
-        "message_type": leased.message_type,
-        "edition": leased.edition,
-        "tenant": leased.tenant.as_str(),
-        "test": leased.test,
-        "received_at": leased.received_at.to_string(),
-        "attempt": leased.attempt,
-        "lease_until": leased.lease_until.to_string(),
-        "xml": String::from_utf8_lossy(&leased.xml),
-    })
-}
+const JSON: &str = "application/json";
+const XML: &str = "application/xml; charset=utf-8";
 
-fn raw(leased: &Leased) -> Response {
-    let mut response = xml_response(&leased.xml);
+/// The one message of an answer in raw XML.
+fn raw(found: Found) -> Response {
+    let Found { leased, turn } = found;
+    let Some(leased) = leased.into_iter().next() else {
+        return StatusCode::NO_CONTENT.into_response();
+    };
     let headers = [
-        ("message-id", leased.id.clone()),
-        ("message-lease", leased.lease.clone()),
-        ("message-type", leased.message_type.clone()),
+        ("message-id", leased.id),
+        ("message-lease", leased.lease),
+        ("message-type", leased.message_type),
         ("lease-until", leased.lease_until.to_string()),
     ];
+    let mut response = turn.answer(XML, leased.xml);
     for (name, value) in headers {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }
     }
     response
-}
-
-fn xml_response(xml: &[u8]) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/xml; charset=utf-8")],
-        xml.to_vec(),
-    )
-        .into_response()
 }
 
 #[derive(Deserialize)]
@@ -357,6 +346,7 @@ async fn read(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let id = known(id)?;
+    let turn = counter.answers.turn(&caller).await?;
     let replay = wait::days(caller.setup.settings.limits.replay_days);
     let found = counter
         .store
@@ -364,7 +354,7 @@ async fn read(
         .await;
     let found = found.map_err(|cause| store_problem(&cause))?;
     let payload = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
-    Ok(xml_response(&payload.xml))
+    Ok(turn.answer(XML, payload.xml))
 }
 
 #[derive(Deserialize)]
@@ -381,9 +371,10 @@ async fn feed(
     State(counter): State<Counter>,
     caller: Caller,
     asked: Result<Query<FeedQuery>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let asked = query(asked)?;
     within("limit", &asked.limit, &LIMIT)?;
+    let turn = counter.answers.turn(&caller).await?;
     let replay = wait::days(caller.setup.settings.limits.replay_days);
     let now = counter.clock.now();
     let found = counter
@@ -398,22 +389,7 @@ async fn feed(
         )
         .await;
     let items = found.map_err(|cause| store_problem(&cause))?;
-    let messages: Vec<Value> = items
-        .iter()
-        .map(|item| {
-            json!({
-                "id": item.id,
-                "sequence": item.sequence,
-                "message_type": item.message_type,
-                "edition": item.edition,
-                "tenant": item.tenant.as_str(),
-                "test": item.test,
-                "received_at": item.received_at.to_string(),
-                "xml": String::from_utf8_lossy(&item.xml),
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "messages": messages })))
+    Ok(turn.answer(JSON, shown::feed(&items)))
 }
 
 fn inbox_problem(cause: InboxError) -> Problem {

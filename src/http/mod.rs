@@ -4,6 +4,7 @@
 //! This module knows no message, no party and no store.
 
 mod accept;
+mod outgoing;
 mod pace;
 mod peer;
 mod places;

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -24,9 +22,11 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::outgoing::{Outgoing, Progress, Streams};
 use super::peer::PeerCertificate;
 use super::places::Places;
 use super::stream::{Activity, Stream};
+use crate::clock::Clock;
 
 /// Largest head of an HTTP/1 request, and what is read at once of its body.
 const HEAD_BYTES: usize = 128 << 10;
@@ -60,12 +60,14 @@ pub struct Server {
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     router: Router,
     limits: watch::Receiver<Limits>,
+    clock: Clock,
 }
 
 impl Server {
     /// Binds `address`; port 0 takes a free one. Without `tls` the server
     /// speaks plain HTTP, for listeners on loopback. What `tls` and `limits`
-    /// hold when a connection comes is what counts for it.
+    /// hold when a connection comes is what counts for it. Answers that are
+    /// not taken are given up by `clock`.
     ///
     /// # Errors
     ///
@@ -75,6 +77,7 @@ impl Server {
         tls: Option<watch::Receiver<Arc<ServerConfig>>>,
         router: Router,
         limits: watch::Receiver<Limits>,
+        clock: Clock,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self {
@@ -82,6 +85,7 @@ impl Server {
             tls,
             router,
             limits,
+            clock,
         })
     }
 
@@ -124,6 +128,7 @@ impl Server {
                 tls: self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow())),
                 router: self.router.clone(),
                 limits,
+                clock: self.clock.clone(),
                 watcher: graceful.watcher(),
                 stop: stop.clone(),
             };
@@ -147,6 +152,7 @@ struct Connection {
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     limits: Limits,
+    clock: Clock,
     watcher: hyper_util::server::graceful::Watcher,
     stop: CancellationToken,
 }
@@ -177,7 +183,7 @@ impl Connection {
     {
         // The protocol is known: waiting for the first bytes to guess it from
         // would have no time limit.
-        let builder = auto::Builder::new(TokioExecutor::new());
+        let builder = auto::Builder::new(Streams(self.clock.clone()));
         let mut builder = if is_http2 {
             builder.http2_only()
         } else {
@@ -201,23 +207,22 @@ impl Connection {
         } else {
             Activity::of_requests_and_writes()
         };
+        let progress = Progress::new(self.clock);
         let service = TowerToHyperService::new(self.router);
         let counted = service_fn({
-            let activity = Arc::clone(&activity);
+            let (activity, progress) = (Arc::clone(&activity), Arc::clone(&progress));
             move |mut request: hyper::Request<Incoming>| {
                 if let Some(peer) = &peer {
                     request.extensions_mut().insert(peer.clone());
                 }
                 let running = activity.begin();
                 let answering = service.call(request);
+                let progress = Arc::clone(&progress);
                 async move {
                     let response: axum::response::Response = answering.await?;
-                    Ok::<_, std::convert::Infallible>(response.map(|body| {
-                        Body::new(body.map_frame(move |frame| {
-                            let _until_the_body_is_sent = &running;
-                            frame
-                        }))
-                    }))
+                    let progress = Progress::of_task(&progress);
+                    let outgoing = |body| Outgoing::new(body, progress, running);
+                    Ok::<_, std::convert::Infallible>(response.map(outgoing))
                 }
             }
         });
@@ -227,6 +232,7 @@ impl Connection {
         // A client that goes away in the middle is not an event for the log.
         tokio::select! {
             _ = connection => {}
+            () = progress.stalls() => {}
             () = activity.idle(self.limits.header, self.limits.idle) => {}
         }
     }

@@ -6,6 +6,8 @@
     reason = "XML of tests is built for reading"
 )]
 
+pub mod streams;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
