@@ -12,6 +12,9 @@
 //! | lease, acknowledge, reject, retry | the same |
 //! | receipt too old | goes with everything of it |
 //!
+//! A message whose parts nobody counted, because a daemon of a version before
+//! this law accepted it, has none (null): its number is not judged.
+//!
 //! The law: as many rows are there as `parts` says, each delivery shows one
 //! state and the traces of how it came there, and what is unfinished still has
 //! its content. A message that breaks it is unaccounted.
@@ -58,9 +61,9 @@ pub struct Unaccounted {
 /// True of a row of `message` that breaks the law.
 macro_rules! broken {
     () => {
-        "(message.parts
+        "((message.parts IS NOT NULL AND message.parts
             <> (SELECT COUNT(*) FROM delivery WHERE delivery.message_id = message.id)
-             + (SELECT COUNT(*) FROM parked WHERE parked.message_id = message.id)
+             + (SELECT COUNT(*) FROM parked WHERE parked.message_id = message.id))
          OR EXISTS (SELECT 1 FROM delivery WHERE delivery.message_id = message.id AND NOT (
             (state = 'offered' AND finished_at IS NULL)
             OR (state = 'leased' AND finished_at IS NULL AND lease IS NOT NULL AND attempt > 0)

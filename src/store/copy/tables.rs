@@ -112,7 +112,7 @@ pub(super) static TABLES: &[Table] = &[
         cases: Bytes, bytes: Int, received_at: Int, offered_at: Int, state: Text, lease: Text,
         lease_until: Int, leased_at: Int, attempt: Int, finished_at: Int, answered_at: Int,
         answer_positive: Bool, rejection: Bytes, due_at: Int, failures: Int, refusals: Int,
-        first_failed_at: Int, first_sequence: Int,
+        first_failed_at: Int, first_sequence: Int, discarded_at: Int,
     }),
     table!(payload by (delivery_id) { delivery_id: Text, sealed: Bytes })
         .heavy("SELECT CAST(LENGTH(sealed) AS BIGINT) AS weight FROM payload"),
@@ -138,6 +138,7 @@ pub(super) static TABLES: &[Table] = &[
     table!(unaccounted by (message_id) { message_id: Text, found_at: Int }),
     table!(alert by (name, subject) {
         name: Text, subject: Text, severity: Text, since: Int, number: Int, raised_at: Int,
+        told_to: Int,
     }),
     table!(alert_message by (id) { id: Text, body: Text, due_at: Int, attempt: Int }),
     table!(watcher by (id) { id: Int, node: Text, until: Int }).filled(),

@@ -15,6 +15,7 @@ mod ring;
 mod schemas;
 mod speed;
 mod unopened;
+mod upgrade;
 mod watching;
 
 use std::sync::LazyLock;

@@ -41,7 +41,7 @@ fn parking(id: &str, part: &str) -> Acceptance {
 
 /// Five messages: one offered, one leased, one taken over, one dead, one
 /// parked.
-async fn one_of_each(place: &TestPlace) -> Store {
+pub(super) async fn one_of_each(place: &TestPlace) -> Store {
     let store = place.open().await;
     for id in ["m1", "m2", "m3"] {
         accept_releases(&store, id, vec![to_arbo(id, "")]).await;
