@@ -16,6 +16,8 @@ mod process;
 mod state;
 mod token;
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -28,10 +30,15 @@ pub use state::States;
 pub use token::{TOKEN_FILE, Token};
 
 use crate::clock::Clock;
+use crate::domain::PartyId;
 use crate::http::{Kind, Problem};
 use crate::setup::Current;
 use crate::store::Store;
 use crate::watch::Board;
+
+/// Says of a receiver whether nothing can be pushed to it; given from outside,
+/// because links are known there.
+pub type Unreachable = Arc<dyn Fn(&PartyId) -> bool + Send + Sync>;
 
 /// State of the routes.
 #[derive(Clone)]
@@ -44,6 +51,8 @@ pub struct Admin {
     pub current: Current,
     /// The alerts that are raised.
     pub board: Board,
+    /// Whom this node cannot push to.
+    pub unreachable: Unreachable,
     /// What was read for the last scrape.
     pub states: States,
 }

@@ -21,7 +21,7 @@ use crate::access::{Allowances, Door, Memory, SeenCertificates};
 use crate::admin::{self, Admin, Desk, States, Token};
 use crate::clock::Clock;
 use crate::config::{Database, Settings, Source};
-use crate::deliver::push::Pusher;
+use crate::deliver::push::{Faults, Pusher};
 use crate::deliver::{self, Answers, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
@@ -166,6 +166,7 @@ pub struct App {
     party_side: Server,
     admin_side: Server,
     watch: Watch,
+    faults: Faults,
     stop: CancellationToken,
 }
 
@@ -203,11 +204,14 @@ impl App {
             stop: stop.clone(),
         };
         let board = Board::new(base.store.clone());
+        let faults = Faults::default();
+        let unreachable = faults.clone();
         let health = Admin {
             store: base.store.clone(),
             clock: base.clock.clone(),
             current: current.clone(),
             board: board.clone(),
+            unreachable: Arc::new(move |party| unreachable.has(party)),
             states: States::default(),
         };
         let desk = Desk {
@@ -267,6 +271,7 @@ impl App {
             party_side,
             admin_side,
             watch,
+            faults,
             stop,
         })
     }
@@ -333,6 +338,7 @@ impl App {
             store: self.base.store.clone(),
             clock: self.base.clock.clone(),
             current: self.intake.current.clone(),
+            faults: self.faults,
             stop: self.stop.clone(),
         };
         tasks.spawn(pusher.run());
@@ -383,14 +389,21 @@ pub fn check_certificate(settings: &Settings, clock: &Clock) -> Result<(), Start
 #[must_use]
 pub fn push_faults(setup: &Setup) -> Vec<String> {
     let parties = setup.directory.directory().parties.values();
-    let fault = |party: &Party| match &party.delivery {
-        Delivery::Push(push) => {
-            let fault = deliver::push::check(push, &setup.settings).err()?;
-            Some(format!("party {}: {fault}", party.id))
-        }
-        Delivery::Poll => None,
+    let fault = |party: &Party| {
+        let fault = push_fault(party, &setup.settings)?;
+        Some(format!("party {}: {fault}", party.id))
     };
     parties.filter_map(fault).collect()
+}
+
+/// What would keep messages from being pushed to a party: the setting and what
+/// is wrong with it. None too for a party that polls.
+#[must_use]
+pub fn push_fault(party: &Party, settings: &Settings) -> Option<String> {
+    match &party.delivery {
+        Delivery::Push(push) => deliver::push::check(push, settings).err(),
+        Delivery::Poll => None,
+    }
 }
 
 /// The token of the operators' API, from the data folder.

@@ -681,3 +681,54 @@ fn every_command_answers_in_json() {
     let (_, lines) = lines_of(&installation, &["key", "revoke", id]);
     assert_eq!(lines, [json!({ "id": id, "revoked": true })]);
 }
+
+/// What a command says of a receiver that cannot be pushed to, or no longer is.
+#[test]
+fn a_receiver_that_cannot_be_pushed_to_does_not_seem_to_work() {
+    let installation = Installation::new("");
+    let pushed = DIRECTORY.replace(
+        "sender_ids = [\"ARBONOORD\"]\n",
+        "sender_ids = [\"ARBONOORD\"]\ndelivery = { mode = \"push\", \
+         url = \"https://arbo.example.nl/in\", secret = \"file:push.secret\" }\n",
+    );
+    let applied = |text: &str| {
+        installation.write("directory.toml", text);
+        installation.yes(&["apply", "directory.toml"]);
+    };
+    applied(&pushed);
+    let (code, lines) = lines_of(&installation, &["push", "list"]);
+    assert_eq!(code, 0);
+    let fault = "delivery.secret: the file cannot be read";
+    for (line, test) in lines.iter().zip([false, true]) {
+        assert_eq!(
+            (&line["state"], &line["test"]),
+            (&json!("unusable"), &json!(test))
+        );
+        assert!(line["fault"].as_str().unwrap().starts_with(fault), "{line}");
+    }
+    let text = installation.yes(&["push", "list"]);
+    assert!(text.contains("unusable") && text.contains(fault), "{text}");
+
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    installation.write("push.secret", secret);
+    let (_, lines) = lines_of(&installation, &["push", "list"]);
+    assert_eq!(
+        (&lines[0]["state"], &lines[0]["fault"]),
+        (&json!("works"), &Value::Null)
+    );
+
+    // What stopped it can be undone after it changed to polling.
+    let arbo = ["--party", "arbo-noord"];
+    let push = |action| lines_of(&installation, &[&["push", action], &arbo[..]].concat());
+    assert_eq!(push("pause").0, 0);
+    applied(DIRECTORY);
+    assert!(lines_of(&installation, &["push", "list"]).1.is_empty());
+    assert_eq!(push("pause").0, 1, "there is nothing to stop");
+    let resumed =
+        json!({ "party": "arbo-noord", "test": false, "state": "works", "changed": true });
+    assert_eq!(push("resume"), (0, vec![resumed]));
+    let nobody = ["push", "resume", "--party", "arbo-zuid"];
+    assert_eq!(lines_of(&installation, &nobody).0, 1);
+    let untold = ["push", "resume", "--party", "arbo-noord", "--test"];
+    assert_eq!(lines_of(&installation, &untold).0, 1);
+}

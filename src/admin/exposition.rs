@@ -24,6 +24,7 @@ pub(super) const NAMES: &[&str] = &[
     "sivi_route_dead",
     "sivi_route_oldest_seconds",
     "sivi_routes_not_shown",
+    "sivi_push_paused",
     "sivi_parked",
     "sivi_parked_bytes",
     "sivi_messages_unaccounted",
@@ -105,6 +106,7 @@ pub(super) fn page(state: &State, now: Timestamp) -> String {
     let mut page = Page::default();
     queues(&mut page, state, now);
     routes(&mut page, state, now);
+    pushed(&mut page, state);
     parked(&mut page, state);
     page.single(
         "sivi_messages_unaccounted",
@@ -241,6 +243,19 @@ fn routes(page: &mut Page, state: &State, now: Timestamp) {
         "sivi_routes_not_shown",
         "Routes that have something and no lines of their own.",
         number(hidden as u64),
+    );
+}
+
+fn pushed(page: &mut Page, state: &State) {
+    let lines = state.pushed.iter().map(|one| {
+        let test = one.test.to_string();
+        let words = labels([("party", one.party.as_str()), ("test", &test)]);
+        (words, if one.is_paused { 1.0 } else { 0.0 })
+    });
+    page.gauge(
+        "sivi_push_paused",
+        "1 while a receiver that is pushed to is paused, stopped or cannot be pushed to at all.",
+        lines,
     );
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::Mutex;
 use super::Admin;
 use super::exposition;
 use crate::domain::PartyId;
-use crate::store::{Alert, DeadLetters, Error, ParkedCount, Unaccounted, Waiting};
+use crate::store::{
+    Alert, DeadLetters, Error, ParkedCount, PushReceivers, PushState, Unaccounted, Waiting,
+};
 
 /// How long a scrape waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,10 +24,19 @@ pub(super) struct State {
     pub(super) receivers: Vec<PartyId>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) dead: Vec<DeadLetters>,
+    pub(super) pushed: Vec<Pushed>,
     pub(super) parked: Vec<ParkedCount>,
     pub(super) unaccounted: Unaccounted,
     pub(super) alerts: Vec<Alert>,
     pub(super) database_bytes: u64,
+}
+
+/// An inbox that is pushed to.
+pub(super) struct Pushed {
+    pub(super) party: PartyId,
+    pub(super) test: bool,
+    /// True while nothing, or only a probe, is sent.
+    pub(super) is_paused: bool,
 }
 
 /// What was read for the last scrape. Cheap to clone.
@@ -65,6 +76,7 @@ async fn state(admin: &Admin, now: Timestamp) -> Result<State, Error> {
         receivers: receivers(admin),
         waiting: store.waiting(now, Duration::ZERO).await?,
         dead: store.dead_counts().await?,
+        pushed: pushed(admin, &store.push_receivers().await?),
         parked: store.parked_counts().await?,
         unaccounted: store.unaccounted().await?,
         alerts: admin.board.alerts().await,
@@ -82,4 +94,26 @@ fn receivers(admin: &Admin) -> Vec<PartyId> {
     parties.sort_unstable();
     parties.dedup();
     parties
+}
+
+/// Whoever is pushed to now; what was noted of others is of the past.
+fn pushed(admin: &Admin, known: &PushReceivers) -> Vec<Pushed> {
+    let setup = admin.current.get();
+    let parties = setup.directory.directory().parties.values();
+    let inboxes = parties
+        .filter(|party| party.is_pushed_to())
+        .flat_map(|party| [false, true].map(|test| (party.id.clone(), test)));
+    let pushed = inboxes.map(|inbox| {
+        let works = known
+            .get(&inbox)
+            .is_none_or(|receiver| receiver.state == PushState::Works);
+        let is_paused = !works || (admin.unreachable)(&inbox.0);
+        let (party, test) = inbox;
+        Pushed {
+            party,
+            test,
+            is_paused,
+        }
+    });
+    pushed.collect()
 }

@@ -7,10 +7,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Format, on_runtime, open};
-use crate::app::Base;
+use crate::app::{self, Base};
 use crate::clock::Clock;
-use crate::directory::Delivery;
+use crate::directory::Party;
 use crate::domain::PartyId;
+use crate::setup::Setup;
 use crate::store::{PushReceiver, PushState, Waiting};
 
 /// Reason of a receiver that a person stopped.
@@ -61,23 +62,31 @@ async fn list(base: &Base, format: Format) -> Result<(), Failure> {
             "party", "test", "state", "failures", "waiting", "held"
         );
     }
-    for party in receivers(base).await? {
+    let setup = base.setup().await?;
+    for party in pushed_to(&setup) {
+        let fault = app::push_fault(party, &setup.settings);
+        let party = &party.id;
         for test in [false, true] {
-            let receiver = base.store.push_receiver(&party, test).await?;
-            let is_its = |line: &&Waiting| line.party == party && line.test == test;
+            let one = Shown {
+                party,
+                test,
+                receiver: base.store.push_receiver(party, test).await?,
+                fault: fault.as_deref(),
+            };
+            let is_its = |line: &&Waiting| line.party == *party && line.test == test;
             let its = backlog.iter().filter(is_its);
             let (waiting, held) = its.fold((0, 0), |(due, leased), line| {
                 (due + line.due, leased + line.leased)
             });
             match format {
-                Format::Json => println!("{}", as_json(&party, test, &receiver, waiting, held)),
+                Format::Json => println!("{}", one.json(waiting, held)),
                 Format::Text => {
                     println!(
                         "{:<20} {test:<5} {:<8} {:>8} {waiting:>8} {held:>8} {}",
                         party.as_str(),
-                        word(receiver.state),
-                        receiver.failures,
-                        since(&receiver)
+                        one.word(),
+                        one.receiver.failures,
+                        one.since_and_why()
                     );
                 }
             }
@@ -86,47 +95,57 @@ async fn list(base: &Base, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-fn as_json(
-    party: &PartyId,
+/// One inbox as it is listed.
+struct Shown<'l> {
+    party: &'l PartyId,
     test: bool,
-    receiver: &PushReceiver,
-    waiting: u64,
-    held: u64,
-) -> serde_json::Value {
-    let until = match receiver.state {
-        PushState::PausedUntil(until) => Some(until.to_string()),
-        PushState::Works | PushState::Stopped => None,
-    };
-    json!({
-        "party": party.as_str(),
-        "test": test,
-        "state": word(receiver.state),
-        "failures": receiver.failures,
-        "reason": receiver.reason,
-        "since": receiver.changed_at.map(|at| at.to_string()),
-        "next_probe": until,
-        "waiting": waiting,
-        "held": held,
-    })
+    receiver: PushReceiver,
+    /// What keeps everything from being sent, as this machine sees it.
+    fault: Option<&'l str>,
 }
 
-fn word(state: PushState) -> &'static str {
-    match state {
-        PushState::Works => "works",
-        PushState::PausedUntil(_) => "paused",
-        PushState::Stopped => "stopped",
+impl Shown<'_> {
+    fn word(&self) -> &'static str {
+        match (self.receiver.state, self.fault) {
+            (PushState::Works, None) => "works",
+            (PushState::Works, Some(_)) => "unusable",
+            (PushState::PausedUntil(_), _) => "paused",
+            (PushState::Stopped, _) => "stopped",
+        }
     }
-}
 
-fn since(receiver: &PushReceiver) -> String {
-    let since = receiver.changed_at.map(|at| at.to_string());
-    let next = match receiver.state {
-        PushState::PausedUntil(until) => Some(format!("next probe {until}")),
-        PushState::Works | PushState::Stopped => None,
-    };
-    let parts = [since, receiver.reason.clone(), next];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    parts.join(", ")
+    fn next_probe(&self) -> Option<String> {
+        match self.receiver.state {
+            PushState::PausedUntil(until) => Some(until.to_string()),
+            PushState::Works | PushState::Stopped => None,
+        }
+    }
+
+    fn json(&self, waiting: u64, held: u64) -> serde_json::Value {
+        json!({
+            "party": self.party.as_str(),
+            "test": self.test,
+            "state": self.word(),
+            "failures": self.receiver.failures,
+            "reason": self.receiver.reason,
+            "fault": self.fault,
+            "since": self.receiver.changed_at.map(|at| at.to_string()),
+            "next_probe": self.next_probe(),
+            "waiting": waiting,
+            "held": held,
+        })
+    }
+
+    fn since_and_why(&self) -> String {
+        let parts = [
+            self.receiver.changed_at.map(|at| at.to_string()),
+            self.receiver.reason.clone(),
+            self.fault.map(str::to_owned),
+            self.next_probe().map(|at| format!("next probe {at}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        parts.join(", ")
+    }
 }
 
 async fn pause(base: &Base, target: &PushTarget, format: Format) -> Result<(), Failure> {
@@ -137,7 +156,7 @@ async fn pause(base: &Base, target: &PushTarget, format: Format) -> Result<(), F
 }
 
 async fn resume(base: &Base, target: &PushTarget, format: Format) -> Result<(), Failure> {
-    let party = receiver(base, target).await?;
+    let party = known(base, target).await?;
     let changed = base.store.resume_push(&party, target.test);
     say(target, format, "works", changed.await?);
     Ok(())
@@ -152,17 +171,27 @@ fn say(target: &PushTarget, format: Format, state: &str, changed: bool) {
 
 /// The receiver that is meant, if it is pushed to.
 async fn receiver(base: &Base, target: &PushTarget) -> Result<PartyId, Failure> {
-    let known = receivers(base).await?;
-    let found = known.into_iter().find(|id| id.as_str() == target.party);
-    found.ok_or_else(|| {
+    let setup = base.setup().await?;
+    let found = pushed_to(&setup).find(|party| party.id.as_str() == target.party);
+    found.map(|party| party.id.clone()).ok_or_else(|| {
         let party = &target.party;
         Failure::No(format!("there is no party {party:?} that is pushed to"))
     })
 }
 
-async fn receivers(base: &Base) -> Result<Vec<PartyId>, Failure> {
-    let setup = base.setup().await?;
+/// The receiver that is meant: also one that polls since or is gone, as long as
+/// something was noted of it.
+async fn known(base: &Base, target: &PushTarget) -> Result<PartyId, Failure> {
+    let noted = base.store.push_receivers().await?.into_keys();
+    let is_meant =
+        |(id, test): &(PartyId, bool)| id.as_str() == target.party && *test == target.test;
+    match noted.into_iter().find(is_meant) {
+        Some((party, _)) => Ok(party),
+        None => receiver(base, target).await,
+    }
+}
+
+fn pushed_to(setup: &Setup) -> impl Iterator<Item = &Party> {
     let parties = setup.directory.directory().parties.values();
-    let pushed = parties.filter(|party| matches!(party.delivery, Delivery::Push(_)));
-    Ok(pushed.map(|party| party.id.clone()).collect())
+    parties.filter(|party| party.is_pushed_to())
 }

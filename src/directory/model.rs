@@ -105,6 +105,12 @@ impl Party {
     pub fn may_send_as(&self, sender_id: &str) -> bool {
         self.sender_ids.iter().any(|known| known == sender_id)
     }
+
+    /// True when its messages are sent to it, in place of waiting for it.
+    #[must_use]
+    pub fn is_pushed_to(&self) -> bool {
+        matches!(self.delivery, Delivery::Push(_))
+    }
 }
 
 /// How a client certificate of a party is recognised.

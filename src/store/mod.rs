@@ -76,8 +76,8 @@ pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
 pub use migrate::{Migrated, migrate};
 pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
 pub use push::{
-    Again, PushClaim, PushInbox, PushReceiver, PushState, Pushed, PushedRef, Settled, Settlement,
-    Turn,
+    Again, PushClaim, PushInbox, PushReceiver, PushReceivers, PushState, Pushed, PushedRef,
+    Settled, Settlement, Turn,
 };
 pub use replay::{Replay, ReplayCount, ReplayGroup};
 pub use retention::Expired;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::age::alarm_hours;
 use crate::config::Settings;
-use crate::directory::Directory;
+use crate::directory::{Directory, Party};
 use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, PausedReceiver, Unaccounted, Waiting};
 
 /// Days before something expires at which operators are told.
@@ -257,7 +257,11 @@ pub fn conditions(
         bounds,
         now,
     ));
-    holds.extend(paused(observed.paused.as_deref().unwrap_or_default(), now));
+    holds.extend(paused(
+        observed.paused.as_deref().unwrap_or_default(),
+        directory,
+        now,
+    ));
     holds.extend(expiring(
         observed.endings.as_deref().unwrap_or_default(),
         now,
@@ -352,8 +356,12 @@ fn parked(parked: &[ParkedCount], bounds: Bounds, now: Timestamp) -> Vec<Conditi
     full.collect()
 }
 
-fn paused(paused: &[PausedReceiver], now: Timestamp) -> Vec<Condition> {
-    let paused = paused.iter().filter(|one| !one.test);
+/// Of those that are pushed to now: whoever polls since, or is gone, waits for
+/// nothing.
+fn paused(paused: &[PausedReceiver], directory: &Directory, now: Timestamp) -> Vec<Condition> {
+    let is_pushed_to = |id| directory.party(id).is_some_and(Party::is_pushed_to);
+    let paused = paused.iter();
+    let paused = paused.filter(|one| !one.test && is_pushed_to(&one.party));
     let paused = paused.map(|one| Condition {
         name: AlertName::ReceiverPaused,
         subject: Subject::default().with("party", one.party.as_str()),

@@ -96,6 +96,18 @@ async fn until_state(gateway: &Gateway, receipt: &Value, state: &str) -> Value {
     until(read, |status| status["deliveries"][0]["state"] == state).await
 }
 
+/// What the gauge of paused receivers shows of `arbo-noord`: production and
+/// test traffic.
+async fn paused(gateway: &Gateway) -> Vec<String> {
+    let request = gateway.client.get(format!("{}/metrics", gateway.admin));
+    let page = request.send().await.unwrap().text().await.unwrap();
+    let lines = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix("sivi_push_paused{party=\"arbo-noord\",test=\"")?;
+        Some(rest.split_once("} ")?.1.to_owned())
+    });
+    lines.collect()
+}
+
 fn signed(seen: &Seen) -> Vec<u8> {
     let timestamp = &seen.headers["webhook-timestamp"];
     format!("{}.{timestamp}.{}", seen.id(), seen.body).into_bytes()
@@ -615,10 +627,12 @@ async fn nothing_is_claimed_while_the_key_is_missing() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     until_state(&gateway, &receipt, "offered").await;
     assert_eq!(receiver_of(&gateway, "arbo-noord").await.failures, 0);
+    assert_eq!(paused(&gateway).await, ["1", "1"]);
     std::fs::write(secret, whsec()).unwrap();
     assert_eq!(sivi_gateway::app::push_faults(&setup), [""; 0]);
     receiver.wait_for(1).await;
     until_state(&gateway, &receipt, "taken_over").await;
+    until(|| paused(&gateway), |lines| lines == &["0", "0"]).await;
     gateway.stop().await;
 }
 
@@ -635,6 +649,7 @@ async fn who_changes_from_push_to_poll_and_back_loses_nothing() {
         .accept("adp", Absence::of("W-1", "VG-1").xml())
         .await;
     until_failed(&gateway, 1).await;
+    assert_eq!(paused(&gateway).await, ["1", "0"]);
     // It may also fetch what it could not be sent.
     let leased = gateway.lease("arbo-noord").await;
     assert_eq!(leased.len(), 1);
@@ -646,6 +661,8 @@ async fn who_changes_from_push_to_poll_and_back_loses_nothing() {
     );
 
     gateway.apply(DIRECTORY).await;
+    // Nobody pushes to it, so nothing of it is paused.
+    until(|| paused(&gateway), Vec::is_empty).await;
     gateway.clock.advance(Duration::from_hours(1));
     gateway
         .accept("adp", Absence::of("W-2", "VG-2").xml())

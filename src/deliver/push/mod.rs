@@ -8,6 +8,7 @@
 
 mod address;
 mod client;
+mod faults;
 mod schedule;
 mod settlement;
 mod sign;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+pub use self::faults::Faults;
 
 use self::client::{Link, Material};
 use self::worker::{Courier, Worker};
@@ -36,6 +39,8 @@ pub struct Pusher {
     pub clock: Clock,
     /// The configuration; its changes start and stop workers.
     pub current: Current,
+    /// Whom this node cannot push to.
+    pub faults: Faults,
     /// Ends pushing when the daemon stops.
     pub stop: CancellationToken,
 }
@@ -117,6 +122,7 @@ impl Pusher {
             },
             push: push.clone(),
             settings: Arc::clone(settings),
+            faults: self.faults.clone(),
             stop,
         }
     }

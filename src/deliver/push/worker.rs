@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Link, LinkFault, Material};
+use super::faults::Faults;
 use super::schedule::Jitter;
 use super::settlement::{self, History};
 use crate::clock::Clock;
@@ -41,6 +42,7 @@ pub(super) struct Worker {
     pub(super) courier: Courier,
     pub(super) push: Push,
     pub(super) settings: Arc<Settings>,
+    pub(super) faults: Faults,
     /// Ends the loop; what is on its way is finished.
     pub(super) stop: CancellationToken,
 }
@@ -174,7 +176,6 @@ impl Worker {
         let Ok(receiver) = store.push_receiver(&inbox.party, inbox.test).await else {
             return false;
         };
-        note_pause(inbox, receiver.state);
         outlook.state = receiver.state;
         self.has_room(attempts, receiver.state)
             && store
@@ -194,7 +195,6 @@ impl Worker {
     }
 
     fn send(&self, claim: PushClaim, link: &Arc<Link>, attempts: &mut Attempts) -> Outlook {
-        note_pause(&self.courier.inbox, claim.receiver.state);
         let now = self.courier.clock.now();
         let outlook = Outlook {
             more: claim.more,
@@ -242,13 +242,14 @@ impl Line {
                 if self.fault.take().is_some() {
                     tracing::info!(%party, "Pushing to {party} is possible again");
                 }
+                worker.faults.clear(party);
                 self.link = Some(link);
             }
             Err(fault) => {
                 if self.fault.as_ref() != Some(&fault) {
                     tracing::error!(%party, "Nothing can be pushed to {party}: {fault}");
                 }
-                gauge!("sivi_push_paused", &labels(&worker.courier.inbox)).set(1.0);
+                worker.faults.note(party);
                 self.fault = Some(fault);
                 self.link = None;
             }
@@ -379,18 +380,15 @@ impl Courier {
                     _ => ("unknown", None),
                 };
                 let cause = cause.unwrap_or("see its answer");
-                note(&self.inbox, 1.0);
                 tracing::warn!(
                     %party, test, reason,
                     "{party} fails ({reason}: {cause}): paused until it works, its queue stays"
                 );
             }
             Some(Turn::Works) => {
-                note(&self.inbox, 0.0);
                 tracing::info!(%party, test, "{party} works again");
             }
             Some(Turn::Stopped) => {
-                note(&self.inbox, 1.0);
                 tracing::error!(
                     %party, test,
                     "{party} wants no messages any more (410): stopped until push resume"
@@ -417,19 +415,4 @@ fn outcome(settlement: &Settlement, settled: Settled) -> &'static str {
         ) => "failed",
         (_, Settlement::Unparseable(_) | Settlement::Failed { .. }) => "dead",
     }
-}
-
-fn note_pause(inbox: &PushInbox, state: PushState) {
-    note(inbox, if state == PushState::Works { 0.0 } else { 1.0 });
-}
-
-fn note(inbox: &PushInbox, paused: f64) {
-    gauge!("sivi_push_paused", &labels(inbox)).set(paused);
-}
-
-fn labels(inbox: &PushInbox) -> [(&'static str, String); 2] {
-    [
-        ("party", inbox.party.to_string()),
-        ("test", inbox.test.to_string()),
-    ]
 }

@@ -23,6 +23,7 @@ mod by_hand;
 mod claim;
 mod settle;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -49,6 +50,9 @@ pub struct PushReceiver {
     /// When it last began to work, fail or stand still.
     pub changed_at: Option<Timestamp>,
 }
+
+/// Receivers by party and kind of traffic, true for test traffic.
+pub type PushReceivers = BTreeMap<(PartyId, bool), PushReceiver>;
 
 /// Whether anything is sent to a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +230,8 @@ impl From<&Pushed> for PushedRef {
 
 const RECEIVER: &str = "SELECT failures, paused_until, stopped, reason, changed_at
     FROM push_receiver WHERE party = $1 AND test = $2";
+const RECEIVERS: &str = "SELECT party, test, failures, paused_until, stopped, reason, changed_at
+    FROM push_receiver";
 const IS_DUE: &str = "SELECT 1 AS one FROM delivery
     WHERE party = $1 AND test = $2 AND finished_at IS NULL AND due_at <= $3
     AND (state = 'offered' OR lease_until <= $3) LIMIT 1";
@@ -316,6 +322,22 @@ impl Store {
             || Ok(PushReceiver::untold()),
             |row| PushReceiver::read(&row),
         )
+    }
+
+    /// How every inbox does that was ever pushed to: party and whether it is
+    /// its test traffic. One that is missing works.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::push_receiver`].
+    pub async fn push_receivers(&self) -> Result<PushReceivers, Error> {
+        let mut connection = self.reader().await?;
+        let rows = query(RECEIVERS).fetch_all(&mut connection).await?;
+        let receivers = rows.iter().map(|row| {
+            let party = row.word("party", |text| PartyId::parse(text).ok())?;
+            Ok(((party, row.value("test")?), PushReceiver::read(row)?))
+        });
+        receivers.collect()
     }
 
     /// True when a claim would find something that may go now, unless an

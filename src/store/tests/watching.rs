@@ -225,6 +225,14 @@ on_both! {
         let paused = store.paused_receivers().await.unwrap();
         let paused: Vec<_> = paused.iter().map(|one| (one.party.as_str(), one.test, one.failures)).collect();
         assert_eq!(paused, [("down", false, 3), ("gone", true, 0)]);
+
+        let known = store.push_receivers().await.unwrap();
+        let states: Vec<_> = known.iter().map(|((party, test), one)| (party.as_str(), *test, one.state)).collect();
+        let expected = [("down", false, PushState::Works), ("gone", true, PushState::Stopped), ("hiccup", false, PushState::Works)];
+        assert_eq!(states, expected);
+        assert!(store.resume_push(&party("gone"), true).await.unwrap());
+        assert!(store.resume_push(&party("down"), false).await.unwrap());
+        assert_eq!(store.paused_receivers().await.unwrap(), []);
     }
 
     async fn a_case_without_a_word_for_three_years_is_silent(place: Place) {

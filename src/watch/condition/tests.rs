@@ -1,7 +1,8 @@
 //! Conditions at the edge of their bounds.
 
 use super::*;
-use crate::domain::{Domain, PartyId, TenantId};
+use crate::directory::{Delivery, PartyLimits, Push};
+use crate::domain::{Domain, PartyId, PartyKind, TenantId};
 
 const HOUR: Duration = Duration::from_hours(1);
 const BOUNDS: Bounds = Bounds {
@@ -40,6 +41,43 @@ fn parked(parts: u64, bytes: u64, age: Duration) -> ParkedCount {
         parts,
         bytes,
         oldest: now() - age,
+    }
+}
+
+fn push() -> Delivery {
+    Delivery::Push(Box::new(Push {
+        url: "https://arbo.example.nl/in".to_owned(),
+        secret: Some("file:push.secret".to_owned()),
+        previous_secret: None,
+        client: None,
+        ca: None,
+        allow_private: Vec::new(),
+        timeout: Duration::from_secs(20),
+        max_in_flight: 8,
+    }))
+}
+
+/// With the party `arbo`, if it gets its messages in some way.
+fn directory_of(delivery: Option<Delivery>) -> Directory {
+    let arbo = delivery.map(|delivery| Party {
+        id: party("arbo"),
+        name: "Arbo".to_owned(),
+        kind: PartyKind::Arbodienst,
+        sender_ids: Vec::new(),
+        receiver_id: None,
+        mapping: "adp".to_owned(),
+        edition: "2017".to_owned(),
+        delivery,
+        certificates: Vec::new(),
+        require_certificate: false,
+        limits: PartyLimits::default(),
+    });
+    Directory {
+        parties: arbo
+            .into_iter()
+            .map(|arbo| (arbo.id.clone(), arbo))
+            .collect(),
+        ..Directory::default()
     }
 }
 
@@ -107,10 +145,17 @@ fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
         since: Some(now()),
         failures: 7,
     };
-    let held = hold(&Observed {
+    let observed = Observed {
         paused: Some(vec![paused(false), paused(true)]),
         ..Observed::default()
-    });
+    };
+    let hold_with = |delivery| {
+        let directory = directory_of(delivery);
+        conditions(&observed, &directory, BOUNDS, "n", now())
+    };
+    assert_eq!(hold_with(None), [], "it is gone from the directory");
+    assert_eq!(hold_with(Some(Delivery::Poll)), [], "it polls since");
+    let held = hold_with(Some(push()));
     assert_eq!(held.len(), 1);
     assert_eq!(
         (held[0].name, held[0].number),
