@@ -59,32 +59,6 @@ impl fmt::Debug for Leased {
     }
 }
 
-/// One release as the read-only feed shows it.
-pub struct FeedItem {
-    /// Opaque id.
-    pub id: String,
-    /// Place in the inbox; the next page starts after it.
-    pub sequence: i64,
-    /// Name of the message.
-    pub message_type: String,
-    /// Edition that it is written in.
-    pub edition: String,
-    /// Whose employees it is about.
-    pub tenant: TenantId,
-    /// True for test traffic.
-    pub test: bool,
-    /// When the message behind it came in.
-    pub received_at: Timestamp,
-    /// The message, UTF-8.
-    pub xml: Zeroizing<Vec<u8>>,
-}
-
-impl fmt::Debug for FeedItem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FeedItem({} at {})", self.id, self.sequence)
-    }
-}
-
 /// A release that is handed out again.
 pub struct Payload {
     /// Name of the message.
@@ -183,9 +157,6 @@ const PAYLOADS: &str = "SELECT delivery_id, sealed FROM payload WHERE delivery_i
 const PAYLOAD: &str = "SELECT id, message_type, edition, tenant, test, sealed
     FROM delivery JOIN payload ON delivery_id = id
     WHERE id = $1 AND party = $2 AND (finished_at IS NULL OR finished_at >= $3)";
-const FEED: &str = "SELECT id, sequence, message_type, edition, tenant, test, received_at, bytes
-    FROM delivery WHERE party = $1 AND test = $2 AND sequence > $3
-    AND (finished_at IS NULL OR finished_at >= $4) ORDER BY sequence LIMIT $5";
 const RELEASE_BY_BERREFNR: &str = "SELECT delivery.id AS id, message_id, tenant, domain,
     delivery.test AS test, message.party AS sender, shown, details
     FROM delivery JOIN message ON message.id = message_id
@@ -273,7 +244,7 @@ impl Store {
     }
 
     /// The payloads of `rows`; one that does not open is left out.
-    async fn payloads(&self, rows: &[Row]) -> Result<Payloads, Error> {
+    pub(super) async fn payloads(&self, rows: &[Row]) -> Result<Payloads, Error> {
         let ids: Result<Vec<String>, Error> = rows.iter().map(|row| row.value("id")).collect();
         let mut connection = self.reader().await?;
         let sealed = sql::select_in(&mut connection, PAYLOADS, &ids?, "").await?;
@@ -453,53 +424,6 @@ impl Store {
         }))
     }
 
-    /// Up to `limit` releases after number `after`, finished ones too until
-    /// `replay` after they were; changes nothing. Pages end after 16 MiB.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unavailable`]. A release that does not open is left out.
-    pub async fn feed(
-        &self,
-        party: &PartyId,
-        test: bool,
-        after: i64,
-        limit: usize,
-        now: Timestamp,
-        replay: Duration,
-    ) -> Result<Vec<FeedItem>, Error> {
-        let mut connection = self.reader().await?;
-        let mut rows = query(FEED)
-            .bind(party.as_str())
-            .bind(test)
-            .bind(after)
-            .bind(ms(earlier(now, replay)))
-            .bind(i64::try_from(limit.min(sql::LIST_MAX)).unwrap_or(0))
-            .fetch_all(&mut connection)
-            .await?;
-        drop(connection);
-        cut_to_answer(&mut rows)?;
-        let mut payloads = self.payloads(&rows).await?;
-        let mut items = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let id: String = row.value("id")?;
-            let Some(xml) = payloads.open.remove(&id) else {
-                continue;
-            };
-            items.push(FeedItem {
-                id,
-                sequence: row.value("sequence")?,
-                message_type: row.value("message_type")?,
-                edition: row.value("edition")?,
-                tenant: tenant(row)?,
-                test: row.value("test")?,
-                received_at: row.moment("received_at")?,
-                xml,
-            });
-        }
-        Ok(items)
-    }
-
     /// Changes whenever something may have become due in an inbox: new
     /// releases, or a finished report that others waited for. Subscribe
     /// first, then lease, then wait. A lease that runs out changes nothing.
@@ -543,29 +467,14 @@ impl Store {
 
 /// Payloads that were read, by release.
 #[derive(Default)]
-struct Payloads {
-    open: HashMap<String, Zeroizing<Vec<u8>>>,
+pub(super) struct Payloads {
+    pub(super) open: HashMap<String, Zeroizing<Vec<u8>>>,
     /// Those whose key this ring does not hold: it may be an older copy, so
     /// they wait for the right one and are not given up.
-    keyless: HashSet<String>,
+    pub(super) keyless: HashSet<String>,
 }
 
-/// Keeps the first rows whose messages fit one answer, at least one.
-fn cut_to_answer(rows: &mut Vec<Row>) -> Result<(), Error> {
-    let mut room = super::lease::ANSWER_BYTES;
-    let mut fit = 0;
-    for row in rows.iter() {
-        room -= row.value::<i64>("bytes")?;
-        if room < 0 && fit > 0 {
-            break;
-        }
-        fit += 1;
-    }
-    rows.truncate(fit);
-    Ok(())
-}
-
-fn tenant(row: &Row) -> Result<TenantId, Error> {
+pub(super) fn tenant(row: &Row) -> Result<TenantId, Error> {
     row.word("tenant", |text| TenantId::parse(text).ok())
 }
 
@@ -582,6 +491,6 @@ fn moment(unix_ms: i64) -> Result<Timestamp, Error> {
     Timestamp::from_millisecond(unix_ms).map_err(|_| Error::Damaged { what: "time" })
 }
 
-fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn earlier(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_sub(by).unwrap_or(Timestamp::MIN)
 }

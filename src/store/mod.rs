@@ -31,6 +31,7 @@ mod details;
 mod directory;
 mod error;
 mod failpoint;
+mod feed;
 mod inbox;
 mod lease;
 mod ledger;
@@ -70,7 +71,8 @@ pub use directory::{Directory, DirectoryChange, Record};
 pub use error::{Cause, Error};
 #[cfg(debug_assertions)]
 pub use failpoint::die_at;
-pub use inbox::{Acked, FeedItem, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
+pub use feed::FeedItem;
+pub use inbox::{Acked, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
 pub use migrate::{Migrated, migrate};

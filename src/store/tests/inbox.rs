@@ -1,5 +1,6 @@
 //! Leases, order per case, acknowledgement, replay, bells.
 
+use super::copy::{connect, execute};
 use super::*;
 
 fn arbo() -> PartyId {
@@ -10,6 +11,18 @@ async fn lease(store: &Store, limit: usize) -> Vec<Leased> {
     let arbo = arbo();
     let leased = store.lease(&arbo, false, limit, SECONDS(60)).await;
     leased.unwrap()
+}
+
+/// Ids of one page.
+async fn feed(
+    store: &Store,
+    after: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<String>, Error> {
+    let hour = Duration::from_hours(1);
+    let items = store.feed(&arbo(), false, after, limit, now, hour).await?;
+    Ok(items.into_iter().map(|item| item.id).collect())
 }
 
 on_both! {
@@ -229,6 +242,51 @@ on_both! {
             assert_eq!(lease_ids(&store, 10).await, [id]);
             ack_ids(&store, &[id]).await;
         }
+    }
+
+    /// An empty page would tell a reader that it has seen everything.
+    async fn a_page_of_the_feed_is_empty_at_the_end_only(place: Place) {
+        let store = place.open().await;
+        let releases = (0..300).map(|n| to_arbo(&format!("r{n:03}"), "")).collect();
+        accept_releases(&store, "gone", releases).await;
+        store.rotate_keys(Rotation::All).await.unwrap();
+        let releases = (300..400).map(|n| to_arbo(&format!("r{n:03}"), "")).collect();
+        accept_releases(&store, "damaged", releases).await;
+        accept_releases(&store, "whole", vec![to_arbo("r400", ""), to_arbo("r401", "")]).await;
+        let tenant = TenantId::parse("bakkerij").unwrap();
+        assert_eq!(store.destroy_replaced_keys(&tenant).await.unwrap().removed.payloads, 300);
+        execute(&place, "UPDATE payload SET sealed = SUBSTR(sealed, 1, 30)
+            WHERE delivery_id < 'r400'").await;
+        assert_eq!(feed(&store, 0, 1, place.now()).await.unwrap(), ["r400"]);
+        assert_eq!(feed(&store, 0, 10, place.now()).await.unwrap(), ["r400", "r401"]);
+        assert_eq!(feed(&store, 401, 10, place.now()).await.unwrap(), ["r401"]);
+        assert!(feed(&store, 402, 10, place.now()).await.unwrap().is_empty());
+    }
+
+    /// One call does not read the whole inbox.
+    async fn a_feed_of_nothing_that_opens_says_so(place: Place) {
+        let store = place.open().await;
+        let releases = (0..1100).map(|n| to_arbo(&format!("r{n:04}"), "")).collect();
+        accept_releases(&store, "damaged", releases).await;
+        execute(&place, "UPDATE payload SET sealed = SUBSTR(sealed, 1, 30)").await;
+        accept_releases(&store, "whole", vec![to_arbo("whole", "")]).await;
+        let damaged = Err(Error::Damaged { what: "payload" });
+        assert_eq!(feed(&store, 0, 1, place.now()).await, damaged);
+        assert_eq!(feed(&store, 0, 1000, place.now()).await.unwrap(), ["whole"]);
+    }
+
+    /// The right ring will have its key: a reader waits in front of it.
+    async fn a_feed_does_not_pass_a_release_whose_key_is_missing(place: Place) {
+        let store = place.open().await;
+        for id in ["r1", "r2", "r3"] {
+            accept_releases(&store, id, vec![to_arbo(id, "")]).await;
+        }
+        let mut lose = query("UPDATE payload SET sealed = ");
+        lose.push_bind(vec![2, 0, 0, 0, 99]).push(" || SUBSTR(sealed, 6) WHERE delivery_id = 'r2'");
+        lose.execute(&mut connect(&place).await).await.unwrap();
+        assert_eq!(feed(&store, 0, 10, place.now()).await.unwrap(), ["r1"]);
+        assert_eq!(feed(&store, 1, 10, place.now()).await, Err(Error::WrongKeys));
+        assert_eq!(feed(&store, 2, 10, place.now()).await.unwrap(), ["r3"]);
     }
 
     async fn a_long_queue_is_leased_whole_and_in_order(place: Place) {
