@@ -87,6 +87,10 @@ async fn ready(State(admin): State<Admin>) -> Result<Response, Problem> {
         Problem::new(Kind::Unavailable).detail("the database does not answer")
     })?;
     let setup = admin.current.get();
+    if let Some(trouble) = setup.trouble() {
+        // Its names are for the log, which says them once.
+        return Err(Problem::new(Kind::Unavailable).detail(trouble.reason()));
+    }
     let editions: Vec<&str> = setup.editions.names().collect();
     let answer = json!({
         "status": "ready",

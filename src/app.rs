@@ -9,11 +9,10 @@ pub use live::Reloader;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Notify, RwLock, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +24,7 @@ use crate::deliver::push::{Faults, Pusher};
 use crate::deliver::{self, Answers, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
-use crate::receive::{self, Intake, Reception};
+use crate::receive::{self, CatchUp, Intake, Reception};
 use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
@@ -97,8 +96,7 @@ impl Base {
             store: self.store.clone(),
             clock: self.clock.clone(),
             current,
-            gate: Arc::new(RwLock::new(())),
-            something_waits: Arc::new(AtomicBool::new(true)),
+            catch_up: CatchUp::new(self.clock.today()),
             look_again: Arc::new(Notify::new()),
         }
     }
@@ -309,12 +307,11 @@ impl App {
     /// Serves until it is stopped, finishes what is in hand, closes the store.
     pub async fn run(self) {
         // What waits goes before anything new comes in.
-        self.intake
-            .release_all_parked(&self.intake.current.get())
-            .await;
+        self.intake.release_all_parked().await;
         let mut tasks = JoinSet::new();
         let (live, stop) = (Arc::clone(&self.live), self.stop.clone());
         tasks.spawn(async move { live.follow(stop).await });
+        tasks.spawn(self.intake.clone().keep_up(self.stop.clone()));
         let warnings = Warnings {
             live: self.live,
             store: self.base.store.clone(),

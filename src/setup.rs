@@ -2,117 +2,37 @@
 //!
 //! A request takes a snapshot and keeps it, so that a change of the
 //! configuration never happens in the middle of a message. The daemon replaces
-//! the snapshot when the stored directory changes.
+//! the snapshot when what is stored changes. A stored directory that this
+//! node cannot use wholly gives a snapshot all the same, with its [`Trouble`]:
+//! who may come in follows it, what cannot be decided is not.
 
-use std::collections::HashMap;
+mod foundation;
+mod stored;
+mod trouble;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use foundation::{Foundation, Missing, Standing};
+use stored::Stored;
+pub use trouble::Trouble;
+
 use crate::certificate::Authorities;
-use crate::config::{Settings, Source};
+use crate::config::Settings;
 use crate::directory::{Directory, Lookup, Party, Pin, Tenant};
 use crate::domain::{PartyId, TenantId};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keys;
 use crate::store::{self, ApiKey, Store};
 use crate::toml_file::Fault;
-use crate::translate::{Mapping, Mappings};
-use crate::validate::{Edition, Editions, SchemaError, Tolerance};
-
-/// What is built in or lies in files, and is read once.
-#[derive(Clone)]
-pub struct Foundation {
-    /// The settings.
-    pub settings: Arc<Settings>,
-    /// The schemas.
-    pub editions: Arc<Editions>,
-    /// The dialects.
-    pub mappings: Arc<Mappings>,
-    /// The privacy policy.
-    pub policy: Arc<Policy>,
-    /// Who vouches for client certificates.
-    pub client_ca: Option<Arc<Authorities>>,
-}
-
-impl Foundation {
-    /// Reads schemas, mappings, policy and the authorities of clients.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError`] names the file that cannot be used.
-    pub fn load(settings: Settings) -> Result<Self, SetupError> {
-        let editions =
-            Editions::load(settings.paths.schemas.as_deref()).map_err(SetupError::Schema)?;
-        let mappings =
-            Mappings::load(settings.paths.mappings.as_deref()).map_err(SetupError::Mapping)?;
-        let window = settings.policy.window_days;
-        let policy = Policy::load(settings.paths.policy.as_deref(), &editions, window)
-            .map_err(SetupError::Policy)?;
-        let client_ca = settings.tls.client_ca.as_ref().map(authorities).transpose();
-        Ok(Self {
-            client_ca: client_ca.map_err(SetupError::ClientCa)?.map(Arc::new),
-            settings: Arc::new(settings),
-            editions: Arc::new(editions),
-            mappings: Arc::new(mappings),
-            policy: Arc::new(policy),
-        })
-    }
-}
-
-impl Foundation {
-    /// The same with the authorities of clients as their file has them now,
-    /// if they changed.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError::ClientCa`].
-    pub fn renewed(&self) -> Result<Option<Self>, SetupError> {
-        let Some(source) = &self.settings.tls.client_ca else {
-            return Ok(None);
-        };
-        let read = authorities(source).map_err(SetupError::ClientCa)?;
-        let known = self.client_ca.as_ref().map(|known| known.certificates());
-        if known == Some(read.certificates()) {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            client_ca: Some(Arc::new(read)),
-            ..self.clone()
-        }))
-    }
-}
-
-fn authorities(source: &Source) -> Result<Authorities, String> {
-    let text = source.read().map_err(|cause| cause.to_string())?;
-    Authorities::from_pem(&text).map_err(|cause| cause.to_string())
-}
-
-/// How messages of one party are read.
-#[derive(Clone, Debug)]
-pub struct Standing {
-    /// The edition agreed with the party.
-    pub edition: Arc<Edition>,
-    /// Its dialect.
-    pub mapping: Arc<Mapping>,
-    /// What validation forgives it.
-    pub tolerance: Tolerance,
-}
-
-impl Standing {
-    /// The standing for a message whose ids and codes are translated already.
-    #[must_use]
-    pub fn normalised(&self) -> Self {
-        Self {
-            mapping: Arc::new(self.mapping.without_translation()),
-            ..self.clone()
-        }
-    }
-}
+use crate::validate::{Editions, SchemaError};
 
 /// Everything configured at one moment.
+#[derive(Clone)]
 pub struct Setup {
     /// The settings.
     pub settings: Arc<Settings>,
@@ -125,53 +45,17 @@ pub struct Setup {
     /// The keys of the installation.
     pub keys: Keys,
     /// Parties, tenants and routes.
-    pub directory: Lookup,
-    standings: HashMap<PartyId, Arc<Standing>>,
+    pub directory: Arc<Lookup>,
+    standings: Arc<HashMap<PartyId, Standing>>,
     fallback: Arc<Standing>,
-    api_keys: HashMap<String, ApiKey>,
+    api_keys: Arc<HashMap<String, ApiKey>>,
     version: i64,
     directory_version: i64,
+    trouble: Option<Trouble>,
 }
 
 impl Setup {
-    /// Fits a stored directory to the foundation.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError`] when a party names a mapping or edition that is not
-    /// there any more.
-    pub fn build(
-        foundation: &Foundation,
-        keys: Keys,
-        directory: Directory,
-        api_keys: Vec<ApiKey>,
-        version: i64,
-        directory_version: i64,
-    ) -> Result<Self, SetupError> {
-        let mut standings = HashMap::new();
-        for party in directory.parties.values() {
-            let standing = foundation.standing(&party.edition, &party.mapping)?;
-            standings.insert(party.id.clone(), Arc::new(standing));
-        }
-        Ok(Self {
-            settings: Arc::clone(&foundation.settings),
-            editions: Arc::clone(&foundation.editions),
-            policy: Arc::clone(&foundation.policy),
-            client_ca: foundation.client_ca.clone(),
-            keys,
-            directory: directory.index(),
-            standings,
-            fallback: Arc::new(foundation.standing("2017", "default")?),
-            api_keys: api_keys
-                .into_iter()
-                .map(|key| (key.id.clone(), key))
-                .collect(),
-            version,
-            directory_version,
-        })
-    }
-
-    /// Reads the stored directory and keys.
+    /// Reads the stored directory and keys, for a start: all of it must fit.
     ///
     /// # Errors
     ///
@@ -181,26 +65,101 @@ impl Setup {
         store: &Store,
         keys: &Keys,
     ) -> Result<Self, SetupError> {
-        let version = store.changes_version().await.map_err(SetupError::Store)?;
-        let stored = store.directory().await.map_err(SetupError::Store)?;
-        let records = stored.records.iter().map(|record| {
-            (
-                record.kind.as_str(),
-                record.id.as_str(),
-                record.body.as_str(),
-            )
-        });
-        let directory = Directory::from_records(records)
-            .map_err(|cause| SetupError::Directory(cause.to_string()))?;
-        let api_keys = store.api_keys().await.map_err(SetupError::Store)?;
-        Self::build(
-            foundation,
-            keys.clone(),
-            directory,
-            api_keys,
+        let stored = Stored::read(store).await.map_err(SetupError::Store)?;
+        let directory = stored.directory().map_err(Trouble::Directory);
+        let directory = directory.map_err(SetupError::Unusable)?;
+        let setup = Self::build(foundation, keys, directory, stored)?;
+        match setup.trouble {
+            Some(trouble) => Err(SetupError::Unusable(trouble)),
+            None => Ok(setup),
+        }
+    }
+
+    /// What is stored now, after this snapshot. Fits whatever can be used of
+    /// it: [`Setup::trouble`] says what cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] when the store fails or the foundation has no fallback.
+    pub async fn read_on(
+        &self,
+        foundation: &Foundation,
+        store: &Store,
+    ) -> Result<Self, SetupError> {
+        let stored = Stored::read(store).await.map_err(SetupError::Store)?;
+        match stored.directory() {
+            Ok(directory) => Self::build(foundation, &self.keys, directory, stored),
+            Err(cause) => {
+                let directory = stored.narrow(self.directory.directory());
+                let older = Stored {
+                    directory_version: self.directory_version,
+                    ..stored
+                };
+                let setup = Self::build(foundation, &self.keys, directory, older)?;
+                Ok(Self {
+                    trouble: Some(Trouble::Directory(cause)),
+                    ..setup
+                })
+            }
+        }
+    }
+
+    /// Fits a directory to the foundation.
+    fn build(
+        foundation: &Foundation,
+        keys: &Keys,
+        directory: Directory,
+        stored: Stored,
+    ) -> Result<Self, SetupError> {
+        let mut standings = HashMap::new();
+        let mut missing = BTreeMap::new();
+        for party in directory.parties.values() {
+            match foundation.standing(&party.edition, &party.mapping) {
+                Ok(standing) => drop(standings.insert(party.id.clone(), standing)),
+                Err(what) => drop(missing.insert(party.id.clone(), what)),
+            }
+        }
+        let fallback = foundation.standing("2017", "default");
+        let fallback = fallback.map_err(SetupError::Missing)?;
+        Ok(Self {
+            settings: Arc::clone(&foundation.settings),
+            editions: Arc::clone(&foundation.editions),
+            policy: Arc::clone(&foundation.policy),
+            client_ca: foundation.client_ca.clone(),
+            keys: keys.clone(),
+            directory: Arc::new(directory.index()),
+            standings: Arc::new(standings),
+            fallback: Arc::new(fallback),
+            api_keys: by_id(stored.api_keys),
+            version: stored.version,
+            directory_version: stored.directory_version,
+            trouble: (!missing.is_empty()).then_some(Trouble::Missing(missing)),
+        })
+    }
+
+    /// The same with other API keys, read with `version` of the store.
+    #[must_use]
+    pub fn with_api_keys(&self, api_keys: Vec<ApiKey>, version: i64) -> Self {
+        Self {
+            api_keys: by_id(api_keys),
             version,
-            stored.version,
-        )
+            ..self.clone()
+        }
+    }
+
+    /// The same with the authorities of `foundation`.
+    #[must_use]
+    pub fn with_authorities(&self, foundation: &Foundation) -> Self {
+        Self {
+            client_ca: foundation.client_ca.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// What of the stored configuration cannot be used here.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
     }
 
     /// A party.
@@ -215,9 +174,18 @@ impl Setup {
         self.directory.directory().tenant(id)
     }
 
-    /// How messages of a party are read.
+    /// How messages of a party are read; none while its mapping or edition is
+    /// not there: then they cannot be read, and must not be read otherwise.
     #[must_use]
-    pub fn standing(&self, party: &PartyId) -> &Standing {
+    pub fn standing(&self, party: &PartyId) -> Option<&Standing> {
+        let standing = self.standings.get(party);
+        standing.or_else(|| self.party(party).is_none().then_some(&*self.fallback))
+    }
+
+    /// The same for what follows the reading, and for answers: of a party that
+    /// cannot be read, as of one that is not known.
+    #[must_use]
+    pub fn standing_or_fallback(&self, party: &PartyId) -> &Standing {
         self.standings.get(party).unwrap_or(&self.fallback)
     }
 
@@ -257,32 +225,9 @@ impl Setup {
     }
 }
 
-impl Foundation {
-    /// How messages in an edition and a dialect are read.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError::Missing`] when there is no such edition or mapping.
-    pub fn standing(&self, edition: &str, mapping: &str) -> Result<Standing, SetupError> {
-        let missing = |what, name: &str| SetupError::Missing {
-            what,
-            name: name.to_owned(),
-        };
-        let edition = self
-            .editions
-            .get(edition)
-            .ok_or_else(|| missing("edition", edition))?;
-        let mapping = self
-            .mappings
-            .get(mapping)
-            .ok_or_else(|| missing("mapping", mapping))?;
-        let tolerance = mapping.tolerance();
-        Ok(Standing {
-            edition: Arc::clone(edition),
-            mapping: Arc::new(mapping.clone()),
-            tolerance,
-        })
-    }
+fn by_id(api_keys: Vec<ApiKey>) -> Arc<HashMap<String, ApiKey>> {
+    let by_id = api_keys.into_iter().map(|key| (key.id.clone(), key));
+    Arc::new(by_id.collect())
 }
 
 /// The current snapshot, and who replaces it.
@@ -328,15 +273,10 @@ pub enum SetupError {
     Policy(PolicyError),
     /// The authorities of client certificates cannot be used.
     ClientCa(String),
-    /// The stored directory cannot be read.
-    Directory(String),
-    /// The directory names something that is not there.
-    Missing {
-        /// `edition` or `mapping`.
-        what: &'static str,
-        /// Its name.
-        name: String,
-    },
+    /// There is no fallback for whom nobody knows.
+    Missing(Missing),
+    /// The stored directory cannot be used wholly.
+    Unusable(Trouble),
     /// The store failed.
     Store(store::Error),
 }
@@ -348,8 +288,8 @@ impl fmt::Display for SetupError {
             Self::Mapping(cause) => write!(f, "mappings: {cause}"),
             Self::Policy(cause) => write!(f, "policy: {cause}"),
             Self::ClientCa(cause) => write!(f, "tls.client_ca: {cause}"),
-            Self::Directory(cause) => write!(f, "stored directory: {cause}"),
-            Self::Missing { what, name } => write!(f, "there is no {what} {name:?}"),
+            Self::Missing(cause) => write!(f, "{cause}"),
+            Self::Unusable(cause) => write!(f, "{cause}"),
             Self::Store(cause) => write!(f, "store: {cause}"),
         }
     }

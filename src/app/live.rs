@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::http;
 use crate::receive::Intake;
 use crate::seal::Keys;
-use crate::setup::{Foundation, Setup};
+use crate::setup::{Foundation, Setup, SetupError};
 
 /// How often the stored configuration is compared with the one in use. The
 /// contract gives five seconds.
@@ -80,32 +80,77 @@ impl Live {
     /// valid and ends others, as a change does.
     pub(super) async fn follow(&self, stop: CancellationToken) {
         let mut day = self.intake.clock.today();
+        let mut fault = String::new();
         let pause = async || {
             // An Err is the pause that passed without anybody asking.
             drop(tokio::time::timeout(LOOK, self.intake.look_again.notified()).await);
         };
         while stop.run_until_cancelled(pause()).await.is_some() {
-            let version = match self.intake.store.changes_version().await {
-                Ok(version) => version,
-                Err(cause) => {
-                    tracing::warn!("The configuration cannot be compared: {cause}");
-                    continue;
-                }
-            };
             let today = self.intake.clock.today();
-            if version == self.setup().version() && today == day {
-                continue;
+            if today != day {
+                day = today;
+                self.intake.catch_up.change(|| {});
             }
-            day = today;
-            let foundation = self.foundation.lock().await;
-            match self.read(&foundation).await {
-                Ok(setup) => {
-                    self.replace(setup).await;
-                    tracing::info!("The configuration was reloaded");
-                }
-                Err(cause) => tracing::error!("The changed configuration cannot be used: {cause}"),
+            let looked = self.look().await;
+            let now = looked
+                .err()
+                .map_or_else(String::new, |cause| cause.to_string());
+            // Once per fault, not once per look.
+            if !now.is_empty() && now != fault {
+                tracing::error!("The stored configuration cannot be read: {now}");
+            }
+            fault = now;
+        }
+    }
+
+    /// Compares what is stored with what is in use, and takes over what
+    /// changed: API keys at once, the directory with the files that it was
+    /// held against.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn look(&self) -> Result<(), SetupError> {
+        let store = &self.intake.store;
+        let version = store.changes_version().await.map_err(SetupError::Store)?;
+        if version == self.setup().version() && self.setup().trouble().is_none() {
+            return Ok(());
+        }
+        let mut foundation = self.foundation.lock().await;
+        let setup = self.setup();
+        if version != setup.version() {
+            let (directory, keys) = (store.directory_version().await, store.api_keys().await);
+            let is_followed = directory.map_err(SetupError::Store)? == setup.directory_version();
+            // A revoked key waits for nothing that comes after it.
+            let counts = if is_followed {
+                version
+            } else {
+                setup.version()
+            };
+            let keys = keys.map_err(SetupError::Store)?;
+            self.setup
+                .send_replace(Arc::new(setup.with_api_keys(keys, counts)));
+            if is_followed && setup.trouble().is_none() {
+                tracing::info!("The API keys were read again");
+                return Ok(());
             }
         }
+        let read = foundation.clone();
+        let read = tokio::task::spawn_blocking(move || read.reread()).await;
+        let (now, fault) = match read {
+            Ok(Ok(now)) => (now, None),
+            Ok(Err(fault)) => (foundation.clone(), Some(fault)),
+            // It is stopping.
+            Err(_) => return Ok(()),
+        };
+        let next = setup.read_on(&now, store).await?;
+        if next.version() == setup.version() && next.trouble() == setup.trouble() {
+            return Ok(());
+        }
+        tell(&setup, &next, fault.as_ref());
+        self.replace(next);
+        *foundation = now;
+        Ok(())
     }
 
     /// Takes new settings over, with the files that they name. Gives the names
@@ -126,7 +171,8 @@ impl Live {
         });
         let loaded = loading.await.map_err(|_| StartError::Interrupted)?;
         let (own, loaded) = loaded?;
-        self.replace(self.read(&loaded).await?).await;
+        let read = Setup::read(&loaded, &self.intake.store, &self.keys).await;
+        self.replace(read.map_err(StartError::Setup)?);
         self.connections
             .send_replace(connection_limits(&loaded.settings));
         self.show(own);
@@ -149,7 +195,8 @@ impl Live {
             tracing::info!("The certificate was replaced");
         }
         if let Some(renewed) = foundation.renewed().map_err(StartError::Setup)? {
-            self.replace(self.read(&renewed).await?).await;
+            let setup = self.setup().with_authorities(&renewed);
+            self.setup.send_replace(Arc::new(setup));
             *foundation = renewed;
             tracing::info!("The authorities of client certificates were replaced");
         }
@@ -161,21 +208,27 @@ impl Live {
         *self.own() = own;
     }
 
-    async fn read(&self, foundation: &Foundation) -> Result<Setup, StartError> {
-        let setup = Setup::read(foundation, &self.intake.store, &self.keys).await;
-        setup.map_err(StartError::Setup)
-    }
-
-    /// Puts a snapshot into use. What waits is released with it before newer
-    /// messages are taken in with it.
-    async fn replace(&self, setup: Setup) {
-        let setup = Arc::new(setup);
+    /// Puts a snapshot into use, after which what waits is tried with it.
+    fn replace(&self, setup: Setup) {
         warn_of_parties_without_authority(&setup);
-        self.intake.release_all_parked(&setup).await;
-        let gate = self.intake.gate.write().await;
-        self.intake.release_all_parked(&setup).await;
-        self.setup.send_replace(setup);
-        drop(gate);
+        let publish = || drop(self.setup.send_replace(Arc::new(setup)));
+        self.intake.catch_up.change(publish);
+    }
+}
+
+/// Says once what a look found.
+fn tell(before: &Setup, next: &Setup, fault: Option<&SetupError>) {
+    if let Some(fault) = fault {
+        tracing::error!(
+            "The directory changed, and the files of before stay in use with it: {fault}"
+        );
+    }
+    match (before.trouble(), next.trouble()) {
+        (_, None) => tracing::info!("The configuration was reloaded"),
+        (before, Some(trouble)) if before != Some(trouble) => {
+            tracing::error!("Not all of the stored configuration can be used: {trouble}");
+        }
+        (_, Some(_)) => {}
     }
 }
 

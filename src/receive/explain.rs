@@ -46,13 +46,11 @@ pub async fn explain(
     party: &PartyId,
     body: &[u8],
 ) -> Result<Value, ExplainError> {
-    if setup.party(party).is_none() {
-        return Err(ExplainError::PartyUnknown);
-    }
+    let standing = setup.party(party).and_then(|_| setup.standing(party));
+    let standing = standing.ok_or(ExplainError::PartyUnknown)?;
     let now = intake.clock.now();
     let today = clock::civil_at(now).date();
-    let (preparation, outline) =
-        prepare::prepare(setup.standing(party), &setup.policy, body, today);
+    let (preparation, outline) = prepare::prepare(standing, &setup.policy, body, today);
     if let Err(refusal) =
         super::intake::check_sender(setup, party, &preparation, &outline, body, today)
     {
@@ -127,7 +125,7 @@ fn refused(setup: &Setup, party: &PartyId, findings: &[Finding]) -> Value {
 }
 
 fn report(setup: &Setup, party: &PartyId, findings: &[Finding]) -> Value {
-    let standing = setup.standing(party);
+    let standing = setup.standing_or_fallback(party);
     let findings: Vec<Value> = findings
         .iter()
         .map(|finding| finding_json(finding, Language::English))

@@ -4,17 +4,16 @@
 //! what the ones before it let through.
 
 use std::collections::HashSet;
-
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::Notify;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
+use super::catch_up::CatchUp;
 use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Outline, Preparation, Prepared, at_most};
 use super::record::{acceptance, message_row, receipt_of};
@@ -22,7 +21,7 @@ use crate::clock::{self, Clock};
 use crate::directory::Match;
 use crate::domain::{Code, Finding, KeyedHash, PartyId, Severity};
 use crate::policy::{self, LedgerView, Release};
-use crate::setup::{Current, Setup};
+use crate::setup::{Current, Setup, Trouble};
 use crate::store::{AcceptError, Acceptance, Answer, Store, StoredMessage};
 use crate::trace::TARGET;
 use crate::translate::{Kind, Remark};
@@ -43,12 +42,9 @@ pub struct Intake {
     pub clock: Clock,
     /// The configuration.
     pub current: Current,
-    /// Held while a message is taken in, so that a change of the configuration
-    /// can release what waits before newer reports pass it.
-    pub gate: Arc<RwLock<()>>,
-    /// False while nothing is known to wait for a report, which spares a
-    /// look-up for every report. Not asked where other nodes may park.
-    pub something_waits: Arc<AtomicBool>,
+    /// Takes up what waits after a change of the configuration, before newer
+    /// reports pass it.
+    pub catch_up: CatchUp,
     /// Asks for the stored configuration to be compared with the one in use
     /// now, and not in a second.
     pub look_again: Arc<Notify>,
@@ -99,6 +95,9 @@ impl Intake {
                 // Not under the gate: whoever replaces the configuration
                 // waits for it.
                 Err((Refusal::Stale, outline)) => {
+                    if self.is_left_behind() {
+                        return Err((Refusal::Busy(Vec::new()), outline));
+                    }
                     self.look_again.notify_one();
                     if !self.current.moved_on(version, RELOADED).await {
                         return Err((Refusal::Busy(Vec::new()), outline));
@@ -109,18 +108,27 @@ impl Intake {
         }
     }
 
+    /// True while this node cannot read the stored directory: then another
+    /// look, or waiting for one, helps nobody.
+    fn is_left_behind(&self) -> bool {
+        matches!(self.current.get().trouble(), Some(Trouble::Directory(_)))
+    }
+
     async fn accept_now(
         &self,
         party: &PartyId,
         body: &[u8],
     ) -> Result<Accepted, (Refusal, Outline)> {
-        let _gate = self.gate.read().await;
+        let _at_work = self.catch_up.enter();
         let setup = &*self.current.get();
+        let Some(standing) = setup.standing(party) else {
+            return Err((Refusal::Busy(Vec::new()), Outline::default()));
+        };
         let now = self.clock.now();
         let today = clock::civil_at(now).date();
         let span = info_span!(target: TARGET, "prepare", bytes = body.len(), outcome = Empty);
         let (preparation, outline) = off_the_road(body.len(), || {
-            span.in_scope(|| prepare::prepare(setup.standing(party), &setup.policy, body, today))
+            span.in_scope(|| prepare::prepare(standing, &setup.policy, body, today))
         });
         span.record("outcome", preparation.outcome());
         drop(span);
@@ -189,6 +197,7 @@ impl Intake {
             message: prepared,
             now,
         };
+        self.let_go_before(&planner).await?;
         for _ in 0..ATTEMPTS {
             let parts = planner
                 .sort()
@@ -217,7 +226,9 @@ impl Intake {
             let span = store_span(&acceptance);
             match self.store.accept(acceptance).instrument(span).await {
                 Ok(()) => {
-                    self.something_waits.fetch_or(waits, Ordering::AcqRel);
+                    if waits {
+                        self.catch_up.note_parked();
+                    }
                     self.release_waiting(setup, &persons).await;
                     return Ok((receipt, false));
                 }
@@ -309,7 +320,7 @@ impl Intake {
                 code: Code::AnswerUnmatched,
                 at: root,
             };
-            let mapping = &setup.standing(party).mapping;
+            let mapping = &setup.standing_or_fallback(party).mapping;
             return Err(Refusal::Invalid(prepared.findings_for([remark], mapping)));
         };
         let planner = Planner {
@@ -405,7 +416,7 @@ fn off_the_road<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     }
 }
 
-fn refusal(cause: crate::store::Error) -> Refusal {
+pub(super) fn refusal(cause: crate::store::Error) -> Refusal {
     use crate::store::Error;
     match cause {
         Error::Busy | Error::Unavailable(_) => {
@@ -495,7 +506,7 @@ pub fn forbidden(
         code: foreign.code,
         at: foreign.at,
     };
-    Refusal::Forbidden(prepared.findings_for([remark], &setup.standing(party).mapping))
+    Refusal::Forbidden(prepared.findings_for([remark], &setup.standing_or_fallback(party).mapping))
 }
 
 /// What the sender is told: what validation found and what the plan adds.
@@ -507,7 +518,7 @@ pub fn findings_of(
 ) -> Vec<Finding> {
     let mut findings = prepared.findings.clone();
     let remarks = plan.remarks.iter().copied();
-    findings.extend(prepared.findings_for(remarks, &setup.standing(party).mapping));
+    findings.extend(prepared.findings_for(remarks, &setup.standing_or_fallback(party).mapping));
     at_most(findings)
 }
 

@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod catch_up;
 mod explain;
 mod intake;
 mod plan;
@@ -17,6 +18,7 @@ mod status;
 mod unpack;
 mod waiting;
 
+pub use catch_up::CatchUp;
 pub use explain::{ExplainError, explain};
 pub use intake::Intake;
 pub use prepare::examine;

@@ -254,7 +254,7 @@ fn xml_problem(problem: Problem, answered: &Answered<'_>) -> Response {
         setup,
         at,
     } = answered;
-    let standing = party.map_or(setup.fallback(), |party| setup.standing(party));
+    let standing = party.map_or(setup.fallback(), |party| setup.standing_or_fallback(party));
     let Some(schema) = standing.edition.message_by_code("99999") else {
         return problem.into_response();
     };
@@ -308,7 +308,7 @@ fn receipt(accepted: &Accepted, received: &Received, asked: Asked, caller: &Call
     } else {
         StatusCode::ACCEPTED
     };
-    let mapping = &caller.setup.standing(&caller.party).mapping;
+    let mapping = &caller.setup.standing_or_fallback(&caller.party).mapping;
     let is_due = match mapping.receipt().send {
         SendReceipt::Honour => accepted.outline.receipt_wanted,
         SendReceipt::Always => true,
@@ -321,7 +321,7 @@ fn receipt(accepted: &Accepted, received: &Received, asked: Asked, caller: &Call
     };
     let schema = caller
         .setup
-        .standing(&caller.party)
+        .standing_or_fallback(&caller.party)
         .edition
         .message_by_code("99999");
     let digest = received

@@ -1,12 +1,12 @@
-//! What waits is taken up again: when the configuration changes, when a day
-//! begins, and when a report makes a case known.
+//! What waits is taken up again: when a report makes a case known, and when a
+//! person says so. (`catch_up`: when the configuration changes or a day
+//! begins.)
 //!
 //! A correction that came before the report of its case goes behind it. One
 //! that is older than the report goes before it, in the same transaction, so
 //! that its receiver never ends on what was overtaken.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use super::intake::{ATTEMPTS, Intake};
 use super::plan::{Foreign, Plan, Planner, RoutePlan};
@@ -42,7 +42,7 @@ impl Earlier {
 
 impl Intake {
     fn may_wait(&self) -> bool {
-        self.store.is_shared() || self.something_waits.load(Ordering::Acquire)
+        self.store.is_shared() || self.catch_up.something_waits()
     }
 
     /// The parked parts that are older than the reports of this message on
@@ -104,7 +104,8 @@ impl Intake {
     /// came in: not twice.
     fn prepare_parked<'i>(&self, setup: &Setup, item: &'i ParkedItem) -> Option<Box<Prepared<'i>>> {
         let today = clock::civil_at(self.clock.now()).date();
-        let standing = setup.standing(&item.party).normalised();
+        // Without its mapping nobody can tell; said where that is noticed.
+        let standing = setup.standing(&item.party)?.normalised();
         let (preparation, _) = prepare::prepare(&standing, &setup.policy, &item.xml, today);
         if let Preparation::Ready(prepared) = preparation {
             return Some(prepared);
@@ -148,47 +149,10 @@ impl Intake {
                 // What waits for one person alone may have come for want of a
                 // route, and waits for a report of its case since.
                 let waiting = items.into_iter().filter(is_worth_a_try);
-                self.release_parked(setup, waiting.collect()).await;
+                self.release_parked(setup, &waiting.collect::<Vec<_>>())
+                    .await;
             }
             Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
-        }
-    }
-
-    /// Releases what waits and has a way to go now, oldest first.
-    pub async fn release_all_parked(&self, setup: &Setup) {
-        // Lowered before looking: whoever parks meanwhile raises it again.
-        self.something_waits.store(false, Ordering::Release);
-        let mut filter = ParkedFilter::default();
-        loop {
-            let items = match self.store.parked(&filter).await {
-                Ok(items) => items,
-                Err(cause) => {
-                    self.something_waits.store(true, Ordering::Release);
-                    tracing::warn!("Parked parts were not looked at: {cause}");
-                    return;
-                }
-            };
-            let Some(last) = items.last() else { return };
-            filter.after = Some(last.id.clone());
-            self.something_waits.store(true, Ordering::Release);
-            self.release_parked(setup, items).await;
-        }
-    }
-
-    async fn release_parked(&self, setup: &Setup, items: Vec<ParkedItem>) {
-        for item in items {
-            let released = self.release_one(setup, &item).await;
-            match released {
-                Ok(Unparked::Released { .. }) => {
-                    tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
-                }
-                Ok(Unparked::Waits(_) | Unparked::Unreadable | Unparked::Gone)
-                // Somebody else may have released it.
-                | Err(AcceptError::Conflict) => {}
-                Err(cause) => {
-                    tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id);
-                }
-            }
         }
     }
 
@@ -199,14 +163,14 @@ impl Intake {
     ///
     /// The store failed, or others changed the same cases all the time.
     pub async fn retry_parked(&self, id: &str) -> Result<Unparked, Error> {
-        let _gate = self.gate.read().await;
+        let _at_work = self.catch_up.enter();
         let setup = &*self.current.get();
         let Some(item) = self.store.parked_item(id).await? else {
             return Ok(Unparked::Gone);
         };
         let mut older = self.store.parked_about(&item.persons).await?;
         older.retain(|one| (one.received_at, &one.id) < (item.received_at, &item.id));
-        self.release_parked(setup, older).await;
+        self.release_parked(setup, &older).await;
         self.retry_one(setup, &item).await
     }
 
@@ -229,8 +193,8 @@ impl Intake {
             };
             filter.after = Some(last.id.clone());
             for item in &items {
-                // Taken for each anew: a changed configuration need not wait.
-                let _gate = self.gate.read().await;
+                // For each anew: nobody waits for the end of all of it.
+                let _at_work = self.catch_up.enter();
                 let became = self.retry_one(&self.current.get(), item).await?;
                 see(item, &became);
             }
@@ -254,7 +218,11 @@ impl Intake {
 
     /// Runs a parked part through the stages again, and sends it if all of it
     /// may go.
-    async fn release_one(&self, setup: &Setup, item: &ParkedItem) -> Result<Unparked, AcceptError> {
+    pub(super) async fn release_one(
+        &self,
+        setup: &Setup,
+        item: &ParkedItem,
+    ) -> Result<Unparked, AcceptError> {
         let Some(prepared) = self.prepare_parked(setup, item) else {
             return Ok(Unparked::Unreadable);
         };

@@ -37,6 +37,8 @@ pub enum AlertName {
     CaseSilent,
     /// The clock of a node jumped.
     ClockJump,
+    /// A node cannot use all of the stored configuration.
+    ConfigurationUnusable,
     /// The database does not answer a node.
     DatabaseFailing,
 }
@@ -52,6 +54,7 @@ impl AlertName {
         Self::Unaccounted,
         Self::CaseSilent,
         Self::ClockJump,
+        Self::ConfigurationUnusable,
         Self::DatabaseFailing,
     ];
 
@@ -67,6 +70,7 @@ impl AlertName {
             Self::Unaccounted => "unaccounted",
             Self::CaseSilent => "case_silent",
             Self::ClockJump => "clock_jump",
+            Self::ConfigurationUnusable => "configuration_unusable",
             Self::DatabaseFailing => "database_failing",
         }
     }
@@ -75,7 +79,10 @@ impl AlertName {
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
-            Self::Undelivered | Self::Unaccounted | Self::DatabaseFailing => Severity::Critical,
+            Self::Undelivered
+            | Self::Unaccounted
+            | Self::ConfigurationUnusable
+            | Self::DatabaseFailing => Severity::Critical,
             Self::DeadLetter
             | Self::Parked
             | Self::ReceiverPaused
@@ -99,6 +106,9 @@ impl AlertName {
             Self::Unaccounted => "accepted messages miss a part, or have a part in no state",
             Self::CaseSilent => "open cases had no message for three years",
             Self::ClockJump => "the clock of a node jumped, by this many seconds",
+            Self::ConfigurationUnusable => {
+                "a node cannot use all of the stored configuration; these parties cannot send to it"
+            }
             Self::DatabaseFailing => "the database does not answer a node",
         }
     }
@@ -177,6 +187,9 @@ pub struct Observed {
     /// Since when the clock of this node is known to have jumped, and by how
     /// many seconds.
     pub clock_jump: Option<Option<(Timestamp, u64)>>,
+    /// Since when this node cannot use all of the stored configuration, and how
+    /// many parties cannot send to it.
+    pub unusable: Option<Option<(Timestamp, u64)>>,
 }
 
 /// A key or certificate that ends one day.
@@ -230,6 +243,7 @@ impl Observed {
             (AlertName::Unaccounted, self.unaccounted.is_some()),
             (AlertName::CaseSilent, self.silent_cases.is_some()),
             (AlertName::ClockJump, self.clock_jump.is_some()),
+            (AlertName::ConfigurationUnusable, self.unusable.is_some()),
         ];
         let seen = seen.into_iter().filter(|(_, seen)| *seen);
         seen.map(|(name, _)| name).collect()
@@ -283,14 +297,22 @@ pub fn conditions(
         since,
         number,
     }));
-    if let Some(Some((since, seconds))) = observed.clock_jump {
-        holds.push(Condition {
-            name: AlertName::ClockJump,
+    let of_node = [
+        (AlertName::ClockJump, observed.clock_jump.flatten()),
+        (
+            AlertName::ConfigurationUnusable,
+            observed.unusable.flatten(),
+        ),
+    ];
+    holds.extend(of_node.into_iter().filter_map(|(name, seen)| {
+        let (since, number) = seen?;
+        Some(Condition {
+            name,
             subject: Subject::default().with("node", node),
             since,
-            number: seconds,
-        });
-    }
+            number,
+        })
+    }));
     holds
 }
 

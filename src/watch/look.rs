@@ -1,9 +1,9 @@
 //! The look: every few seconds, what holds now is compared with what is
 //! raised, and the difference is told.
 //!
-//! Of several nodes one looks at what they share; each looks at its own clock
-//! and at whether the database answers it. The latter no database can keep:
-//! it is told by each node for itself.
+//! Of several nodes one looks at what they share; each looks at its own clock,
+//! at its configuration, and at whether the database answers it. The latter no
+//! database can keep: it is told by each node for itself.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -131,6 +131,7 @@ impl Watch {
             failed: 0,
             last: None,
             jump: None,
+            unusable_since: None,
         };
         loop {
             look.once().await;
@@ -172,6 +173,8 @@ struct Look {
     /// What both clocks said at the last look.
     last: Option<(Timestamp, Instant)>,
     jump: Option<(Instant, Timestamp, u64)>,
+    /// When the configuration was first seen to be unusable.
+    unusable_since: Option<Timestamp>,
 }
 
 impl Look {
@@ -209,6 +212,17 @@ impl Look {
         {
             self.jump = None;
         }
+    }
+
+    /// Since when not all of the stored configuration can be used here, and how
+    /// many parties cannot send.
+    fn unusable(&mut self, now: Timestamp) -> Option<(Timestamp, u64)> {
+        let setup = self.current.get();
+        let parties = setup.directory.directory().parties.len();
+        let silenced = setup.trouble().map(|trouble| trouble.silenced(parties));
+        let since = silenced.map(|_| self.unusable_since.unwrap_or(now));
+        self.unusable_since = since;
+        since.zip(silenced)
     }
 
     async fn database_answers(&mut self, now: Timestamp) -> bool {
@@ -251,6 +265,7 @@ impl Look {
         let raised = self.store.alerts().await?;
         let mut observed = Observed {
             clock_jump: Some(self.jump.map(|(_, since, seconds)| (since, seconds))),
+            unusable: Some(self.unusable(now)),
             ..Observed::default()
         };
         let turn = Duration::from_secs(settings.alerts.look_seconds) * TURN_LOOKS;

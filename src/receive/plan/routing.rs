@@ -74,7 +74,7 @@ impl<'a> Planner<'a> {
     /// them name one.
     fn keys_of(&self, employer: NodeId) -> impl Fn(&str) -> Option<&'a str> {
         let document = self.message.stripped.document();
-        let mapping = &self.setup.standing(self.party).mapping;
+        let mapping = &self.setup.standing_or_fallback(self.party).mapping;
         let text = move |tag: &str| {
             let mut children = document.children(employer);
             let child = children.find(|child| document.element(*child).tag == tag)?;

@@ -1,0 +1,293 @@
+//! After a change of the configuration, and when a day begins, what waits is
+//! taken up again while messages go on coming in.
+//!
+//! The change counts at once. Until everything that waits was tried with it,
+//! a message first takes up what waits for its own persons
+//! ([`Intake::let_go_before`]), so that nothing newer passes it. So the walk
+//! may take as long as it likes, and nobody waits for it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::civil::Date;
+use metrics::gauge;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::intake::{Intake, Refusal, refusal};
+use super::plan::Planner;
+use super::waiting::Unparked;
+use crate::clock;
+use crate::domain::{KeyedHash, PartyId};
+use crate::policy::Identity;
+use crate::setup::Setup;
+use crate::store::{AcceptError, Error, ParkedFilter, ParkedItem};
+
+/// Pauses before a walk that the store cut short is begun again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// How far what waits was taken up. Cheap to clone.
+#[derive(Clone)]
+pub struct CatchUp(Arc<Shared>);
+
+struct Shared {
+    /// Changes that are about to count.
+    begun: AtomicU64,
+    /// Changes that count.
+    counts: watch::Sender<u64>,
+    done: Mutex<Done>,
+    /// Who works with what counted until now.
+    at_work: Mutex<TaskTracker>,
+    /// How often something was parked here.
+    parked: AtomicU64,
+    /// What `parked` was when nothing waited.
+    nothing_waited: AtomicU64,
+}
+
+/// The last change and the day with which everything was tried.
+#[derive(Clone, Copy)]
+struct Done {
+    change: u64,
+    day: Date,
+}
+
+impl CatchUp {
+    /// Nothing to catch up with on `day`; something may wait for a report.
+    #[must_use]
+    pub fn new(day: Date) -> Self {
+        Self(Arc::new(Shared {
+            begun: AtomicU64::new(0),
+            counts: watch::Sender::new(0),
+            done: Mutex::new(Done { change: 0, day }),
+            at_work: Mutex::default(),
+            parked: AtomicU64::new(1),
+            nothing_waited: AtomicU64::new(0),
+        }))
+    }
+
+    /// Makes a change count by `publish`, after which everything that waits is
+    /// tried again.
+    pub fn change(&self, publish: impl FnOnce()) {
+        // Who sees the change also sees that what waits goes first.
+        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        gauge!("sivi_catching_up").set(1.0);
+        publish();
+        self.0.counts.send_modify(|changes| *changes += 1);
+    }
+
+    /// Whether everything that waits was tried with every change, on `day`.
+    #[must_use]
+    pub fn is_over(&self, day: Date) -> bool {
+        let done = *lock(&self.0.done);
+        done.change == self.0.begun.load(Ordering::Acquire) && done.day >= day
+    }
+
+    /// Held by whoever works with a configuration, from before it is looked up
+    /// until nothing more is written with it.
+    #[must_use]
+    pub fn enter(&self) -> TaskTrackerToken {
+        lock(&self.0.at_work).token()
+    }
+
+    /// Waits for those who may work with what counted before.
+    async fn others_ended(&self) {
+        let before = std::mem::take(&mut *lock(&self.0.at_work));
+        before.close();
+        before.wait().await;
+    }
+
+    fn settle(&self, done: Done) {
+        *lock(&self.0.done) = done;
+        if self.is_over(done.day) {
+            gauge!("sivi_catching_up").set(0.0);
+        }
+    }
+
+    /// Notes that something was parked here.
+    pub(super) fn note_parked(&self) {
+        self.0.parked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// False when nothing can wait for a report, as far as this process knows.
+    pub(super) fn something_waits(&self) -> bool {
+        let parked = self.0.parked.load(Ordering::Acquire);
+        parked != self.0.nothing_waited.load(Ordering::Acquire)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values that are replaced as a whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a walk over everything that waits ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Walked {
+    /// Everything was tried.
+    All,
+    /// Another change counts meanwhile: begin again.
+    Overtaken,
+    /// The store cannot go on now, or has a configuration that is not in use
+    /// here yet.
+    CutShort,
+}
+
+impl Intake {
+    /// Takes up what waits after every change, until `stop`.
+    pub async fn keep_up(self, stop: CancellationToken) {
+        // None is the stop.
+        let _ = stop.run_until_cancelled(self.follow_changes()).await;
+    }
+
+    async fn follow_changes(&self) {
+        let mut counts = self.catch_up.0.counts.subscribe();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (change, day) = (*counts.borrow_and_update(), self.clock.today());
+            if lock(&self.catch_up.0.done).change == change {
+                if counts.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // What they park now is not missed.
+            self.catch_up.others_ended().await;
+            match self.walk(change).await {
+                Walked::All => self.catch_up.settle(Done { change, day }),
+                Walked::Overtaken => {}
+                Walked::CutShort => {
+                    tokio::time::sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                    continue;
+                }
+            }
+            pause = FIRST_PAUSE;
+        }
+    }
+
+    /// Releases what waits and has a way to go now, oldest first, before
+    /// anybody is served. What the store cannot give now is tried later.
+    pub async fn release_all_parked(&self) {
+        let change = *self.catch_up.0.counts.borrow();
+        if self.walk(change).await != Walked::All {
+            self.catch_up.change(|| {});
+        }
+    }
+
+    async fn walk(&self, change: u64) -> Walked {
+        let parked = self.catch_up.0.parked.load(Ordering::Acquire);
+        let mut filter = ParkedFilter::default();
+        let mut waits = false;
+        loop {
+            let items = match self.store.parked(&filter).await {
+                Ok(items) => items,
+                Err(cause) => {
+                    tracing::warn!("Parked parts were not looked at: {cause}");
+                    return Walked::CutShort;
+                }
+            };
+            let Some(last) = items.last() else { break };
+            waits = true;
+            filter.after = Some(last.id.clone());
+            for item in &items {
+                if *self.catch_up.0.counts.borrow() != change {
+                    return Walked::Overtaken;
+                }
+                if self.let_go(&self.current.get(), item).await.is_err() {
+                    return Walked::CutShort;
+                }
+            }
+        }
+        if !waits {
+            let nothing_waited = &self.catch_up.0.nothing_waited;
+            nothing_waited.store(parked, Ordering::Release);
+        }
+        Walked::All
+    }
+
+    /// Takes up what waits for the persons of a message, before the message,
+    /// while not everything that waits was tried.
+    ///
+    /// # Errors
+    ///
+    /// `Refusal::Busy` or `Refusal::Stale`: the message would pass what waits.
+    pub(super) async fn let_go_before(&self, planner: &Planner<'_>) -> Result<(), Refusal> {
+        let day = clock::civil_at(planner.now).date();
+        if self.catch_up.is_over(day) {
+            return Ok(());
+        }
+        let persons = persons_anyhow(planner, day);
+        let items = self.store.parked_about(&persons).await.map_err(refusal)?;
+        for item in &items {
+            match self.let_go(planner.setup, item).await {
+                Ok(()) => {}
+                Err(AcceptError::Stale) => return Err(Refusal::Stale),
+                Err(_) => return Err(Refusal::Busy(Vec::new())),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn release_parked(&self, setup: &Setup, items: &[ParkedItem]) {
+        for item in items {
+            // What stays is tried again another time; it was logged.
+            drop(self.let_go(setup, item).await);
+        }
+    }
+
+    /// Releases a parked part if it has a way to go.
+    ///
+    /// # Errors
+    ///
+    /// What keeps any part from being released now.
+    async fn let_go(&self, setup: &Setup, item: &ParkedItem) -> Result<(), AcceptError> {
+        match self.release_one(setup, item).await {
+            Ok(Unparked::Released { .. }) => {
+                tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
+                Ok(())
+            }
+            Ok(Unparked::Waits(_) | Unparked::Unreadable | Unparked::Gone)
+            // Somebody else may have released it.
+            | Err(AcceptError::Conflict | AcceptError::Duplicate(_)) => Ok(()),
+            Err(AcceptError::Stale) => {
+                self.look_again.notify_one();
+                Err(AcceptError::Stale)
+            }
+            Err(AcceptError::Store(cause)) => {
+                tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id);
+                match cause {
+                    Error::Busy | Error::Unavailable(_) => Err(AcceptError::Store(cause)),
+                    // This part alone.
+                    Error::Conflict
+                    | Error::WrongKeys
+                    | Error::Moved { .. }
+                    | Error::Damaged { .. } => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Everybody whom a message is about, also by a former id, as whoever parked
+/// something about them may have known them.
+fn persons_anyhow(planner: &Planner<'_>, day: Date) -> Vec<KeyedHash> {
+    let (setup, model) = (planner.setup, &planner.message.model);
+    let employers = model.employers.iter();
+    let employees = employers.flat_map(|employer| &employer.employees);
+    let employees = employees.chain(model.items.iter().map(|item| &item.employee));
+    let ids = employees.flat_map(|employee| [Some(&employee.id), employee.former_id.as_ref()]);
+    let ids: BTreeSet<&String> = ids.flatten().collect();
+    let tenants = setup.directory.tenants_of_receiver(planner.party, day);
+    let sources = tenants.map(|tenant| &tenant.source);
+    let sources: BTreeSet<&PartyId> = sources.chain([planner.party]).collect();
+    let hashes = sources.into_iter().flat_map(|source| {
+        let identity = Identity::of(&setup.keys, source);
+        ids.iter().map(move |id| identity.person(id))
+    });
+    hashes.collect()
+}
