@@ -14,7 +14,6 @@ use super::Store;
 use super::backend::{Row, query};
 use super::error::Error;
 use super::inbox::{earlier, tenant};
-use super::lease::ANSWER_BYTES;
 use super::sql::{self, Columnar as _, ms};
 use crate::domain::{PartyId, TenantId};
 
@@ -109,7 +108,7 @@ impl Store {
             .fetch_all(&mut connection)
             .await?;
         drop(connection);
-        cut_to_answer(&mut rows)?;
+        sql::cut_to_answer(&mut rows)?;
         Ok(rows)
     }
 
@@ -151,19 +150,4 @@ struct Page<'p> {
     limit: usize,
     /// What was finished before, in unix milliseconds, is not shown.
     since: i64,
-}
-
-/// Keeps the first rows whose messages fit one answer, at least one.
-fn cut_to_answer(rows: &mut Vec<Row>) -> Result<(), Error> {
-    let mut room = ANSWER_BYTES;
-    let mut fit = 0;
-    for row in rows.iter() {
-        room -= row.value::<i64>("bytes")?;
-        if room < 0 && fit > 0 {
-            break;
-        }
-        fit += 1;
-    }
-    rows.truncate(fit);
-    Ok(())
 }

@@ -23,8 +23,6 @@ use super::sql;
 use super::writer::Change;
 use crate::domain::KeyedHash;
 
-/// Most bytes of messages in one answer; a single larger one goes alone.
-pub(super) const ANSWER_BYTES: i64 = 16 * 1024 * 1024;
 /// Most rows that one step of the scan reads.
 const SCAN_ROWS: usize = 1024;
 
@@ -262,7 +260,7 @@ impl Pick {
             due_by: lease.due.by(now),
             reports: lease.reports,
             places: lease.limit,
-            room: ANSWER_BYTES,
+            room: sql::ANSWER_BYTES,
             is_empty: true,
             is_full: false,
             blocked: HashSet::new(),

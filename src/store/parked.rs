@@ -110,12 +110,6 @@ pub struct ParkedPage {
     pub next: Option<String>,
 }
 
-const PARKED: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
-    message_type, edition, sealed FROM parked
-    WHERE (CAST($1 AS TEXT) IS NULL OR party = $1) AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
-    AND (CAST($3 AS TEXT) IS NULL OR reason = $3)
-    AND (CAST($4 AS BIGINT) IS NULL OR received_at < $4)
-    AND (CAST($5 AS TEXT) IS NULL OR id > $5) ORDER BY id LIMIT $6";
 const SUMMARIES: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, bytes,
     (SELECT COUNT(*) FROM parked_person WHERE parked_id = parked.id) AS persons FROM parked
@@ -136,15 +130,32 @@ const PARKED_BYTES: &str =
     FROM parked WHERE party = $1";
 
 impl Store {
-    /// Parked parts, oldest first (ids begin with their time); at most 1,000.
+    /// Parked parts, oldest first (ids begin with their time); at most 1,000
+    /// or 16 MiB, and none only when no more fit the filter. What does not
+    /// open is left out.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] or [`Error::Damaged`].
     pub async fn parked(&self, filter: &ParkedFilter) -> Result<Vec<ParkedItem>, Error> {
-        let mut connection = self.reader().await?;
-        let rows = fitting(&mut connection, PARKED, filter, ITEMS_MAX).await?;
-        self.items(&mut connection, &rows).await
+        let mut filter = filter.clone();
+        loop {
+            let mut connection = self.reader().await?;
+            let mut rows = fitting(&mut connection, SUMMARIES, &filter, ITEMS_MAX).await?;
+            sql::cut_to_answer(&mut rows)?;
+            let ids: Result<Vec<String>, Error> = rows.iter().map(|row| row.value("id")).collect();
+            let ids = ids?;
+            let Some(last) = ids.last() else {
+                return Ok(Vec::new());
+            };
+            filter.after = Some(last.clone());
+            let rows = sql::select_in(&mut connection, PARKED_BY_ID, &ids, "").await?;
+            let mut items = self.items(&mut connection, &rows).await?;
+            if !items.is_empty() {
+                items.sort_by(|a, b| a.id.cmp(&b.id));
+                return Ok(items);
+            }
+        }
     }
 
     /// A parked part; none when it is gone.

@@ -14,6 +14,8 @@ use crate::domain::KeyedHash;
 
 /// Most values of one `IN` list; longer look-ups are cut by their callers.
 pub(super) const LIST_MAX: usize = 1024;
+/// Most bytes of messages in one answer; a single larger one goes alone.
+pub(super) const ANSWER_BYTES: i64 = 16 * 1024 * 1024;
 /// Most rows of one INSERT.
 const ROWS_MAX: usize = 256;
 
@@ -86,6 +88,21 @@ pub(super) async fn change_in<V: Into<Value> + Clone>(
         changed += query.execute(&mut *connection).await?;
     }
     Ok(changed)
+}
+
+/// Keeps the first rows whose `bytes` fit one answer, at least one.
+pub(super) fn cut_to_answer(rows: &mut Vec<Row>) -> Result<(), Error> {
+    let mut room = ANSWER_BYTES;
+    let mut fit = 0;
+    for row in rows.iter() {
+        room -= row.value::<i64>("bytes")?;
+        if room < 0 && fit > 0 {
+            break;
+        }
+        fit += 1;
+    }
+    rows.truncate(fit);
+    Ok(())
 }
 
 /// Where the columns of one row, or the values of a list, are bound.

@@ -358,7 +358,8 @@ impl Task {
     async fn write(&mut self, mut batch: Batch) {
         let written = self.attempt(&mut batch).await;
         match written {
-            Err(cause) if is_about_one(&cause) && batch.len() > 1 => {
+            // Alone, too: what another node wrote first is judged anew.
+            Err(cause) if is_about_data(&cause) || (is_about_lock(&cause) && batch.len() > 1) => {
                 for mut single in batch.apart() {
                     let written = self.attempt(&mut single).await;
                     self.settle(single, written);
