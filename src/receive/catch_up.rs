@@ -27,7 +27,7 @@ use crate::policy::Identity;
 use crate::setup::Setup;
 use crate::store::{AcceptError, Error, ParkedFilter, ParkedItem};
 
-/// Pauses before a walk that the store cut short is begun again.
+/// Pauses before a walk that was cut short goes on.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -146,6 +146,7 @@ impl Intake {
 
     async fn follow_changes(&self) {
         let mut counts = self.catch_up.0.counts.subscribe();
+        let (mut begun, mut after) = (0, None);
         let mut pause = FIRST_PAUSE;
         loop {
             let (change, day) = (*counts.borrow_and_update(), self.clock.today());
@@ -155,9 +156,12 @@ impl Intake {
                 }
                 continue;
             }
-            // What they park now is not missed.
-            self.catch_up.others_ended().await;
-            match self.walk(change).await {
+            if begun != change {
+                (begun, after) = (change, None);
+                // What they park now is not missed.
+                self.catch_up.others_ended().await;
+            }
+            match self.walk(change, &mut after).await {
                 Walked::All => self.catch_up.settle(Done { change, day }),
                 Walked::Overtaken => {}
                 Walked::CutShort => {
@@ -174,16 +178,19 @@ impl Intake {
     /// anybody is served. What the store cannot give now is tried later.
     pub async fn release_all_parked(&self) {
         let change = *self.catch_up.0.counts.borrow();
-        if self.walk(change).await != Walked::All {
+        if self.walk(change, &mut None).await != Walked::All {
             self.catch_up.change(|| {});
         }
     }
 
-    async fn walk(&self, change: u64) -> Walked {
+    /// Tries everything that waits behind the part `after`, which moves along.
+    async fn walk(&self, change: u64, after: &mut Option<String>) -> Walked {
         let parked = self.catch_up.0.parked.load(Ordering::Acquire);
-        let mut filter = ParkedFilter::default();
-        let mut waits = false;
         loop {
+            let filter = ParkedFilter {
+                after: after.clone(),
+                ..ParkedFilter::default()
+            };
             let items = match self.store.parked(&filter).await {
                 Ok(items) => items,
                 Err(cause) => {
@@ -192,8 +199,6 @@ impl Intake {
                 }
             };
             let Some(last) = items.last() else { break };
-            waits = true;
-            filter.after = Some(last.id.clone());
             for item in &items {
                 if *self.catch_up.0.counts.borrow() != change {
                     return Walked::Overtaken;
@@ -202,8 +207,9 @@ impl Intake {
                     return Walked::CutShort;
                 }
             }
+            *after = Some(last.id.clone());
         }
-        if !waits {
+        if after.is_none() {
             let nothing_waited = &self.catch_up.0.nothing_waited;
             nothing_waited.store(parked, Ordering::Release);
         }

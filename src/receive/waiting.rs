@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::intake::{ATTEMPTS, Intake};
+use super::intake::{ATTEMPTS, Intake, Refusal};
 use super::plan::{Foreign, Plan, Planner, RoutePlan};
 use super::prepare::{self, Preparation, Prepared};
 use super::record::remembered;
@@ -127,9 +127,15 @@ impl Intake {
     ) -> Result<Plan, Waits> {
         let foreign = |foreign: Foreign| Waits::For(BTreeSet::from([foreign.code]));
         let parts = planner.sort().map_err(foreign)?;
-        let Ok(mut ledger) = self.ledger(planner, &parts).await else {
-            return Err(Waits::ForTheStore);
-        };
+        let ledger = self.ledger(planner, &parts).await;
+        let mut ledger = ledger.map_err(|refusal| {
+            let damage = if let Refusal::Internal(cause) = refusal {
+                Some(cause)
+            } else {
+                None
+            };
+            Waits::ForTheStore(damage.unwrap_or(Error::Busy))
+        })?;
         ledger.apply(known.iter().copied());
         let plan = planner.plan(parts, &ledger).map_err(foreign)?;
         if plan.parked.is_empty() && !plan.routes.is_empty() {
@@ -237,7 +243,7 @@ impl Intake {
             let mut plan = match self.plan_parked(&planner, &[]).await {
                 Ok(plan) => plan,
                 Err(Waits::For(reasons)) => return Ok(Unparked::Waits(reasons)),
-                Err(Waits::ForTheStore) => return Err(AcceptError::Store(Error::Busy)),
+                Err(Waits::ForTheStore(cause)) => return Err(AcceptError::Store(cause)),
             };
             let message_type = &prepared.stripped.document().schema().name;
             let unparking = Unparking {
@@ -293,8 +299,8 @@ pub enum Unparked {
 enum Waits {
     /// For configuration or for a report.
     For(BTreeSet<Code>),
-    /// The ledger cannot be read now.
-    ForTheStore,
+    /// The ledger cannot be read.
+    ForTheStore(Error),
 }
 
 fn is_worth_a_try(item: &ParkedItem) -> bool {
