@@ -138,6 +138,22 @@ fn what_ends_within_two_weeks_is_told() {
 }
 
 #[test]
+fn a_node_that_cannot_use_its_configuration_says_so_for_itself() {
+    let of = |unusable| {
+        hold(&Observed {
+            unusable: Some(unusable),
+            ..Observed::default()
+        })
+    };
+    let held = of(Some((now(), 2)));
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].name, AlertName::ConfigurationUnusable);
+    assert_eq!(held[0].subject.to_json(), r#"{"node":"n"}"#);
+    assert_eq!((held[0].since, held[0].number), (now(), 2));
+    assert_eq!(of(None), []);
+}
+
+#[test]
 fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
     let paused = |test| PausedReceiver {
         party: party("arbo"),
