@@ -44,6 +44,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Attempts to push a release, by receiver and outcome.",
     ),
     (
+        "sivi_push_restarts_total",
+        "Workers that push and were started again after a fault of ours, by receiver.",
+    ),
+    (
         "sivi_lease_expiries_total",
         "Leases that ran out and were handed out again, by receiver.",
     ),

@@ -12,6 +12,7 @@ mod faults;
 mod schedule;
 mod settlement;
 mod sign;
+mod supervise;
 mod worker;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::faults::Faults;
 
 use self::client::{Link, Material};
+use self::supervise::supervise;
 use self::worker::{Courier, Worker};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -96,7 +98,11 @@ impl Pusher {
                 running.entry((id.clone(), test)).or_insert_with(|| {
                     let stop = self.stop.child_token();
                     let worker = self.worker(id, test, push, &setup.settings, stop.clone());
-                    workers.spawn(worker.run());
+                    let stopped = stop.clone();
+                    workers.spawn(async move {
+                        let inbox = Arc::clone(&worker.courier.inbox);
+                        supervise(&inbox, &stopped, || worker.clone().run()).await;
+                    });
                     Running {
                         push: push.clone(),
                         stop,

@@ -38,6 +38,7 @@ const MATERIAL_AGE: Duration = Duration::from_secs(10);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a worker needs.
+#[derive(Clone)]
 pub(super) struct Worker {
     pub(super) courier: Courier,
     pub(super) push: Push,
