@@ -100,12 +100,16 @@ mod tests {
         kind = "arbodienst"
         receiver_id = "N"
         certificates = [{ fingerprint = "PIN3" }]
-        delivery = { mode = "push", url = "https://push.example.nl/", secrets = ["env:S"] }
+        delivery = { mode = "push", url = "https://push.example.nl/", secret = "env:S" }
     "#;
+
+    fn pin(digit: &str) -> String {
+        format!("sha-256:{}", digit.repeat(64))
+    }
 
     fn directory() -> Directory {
         let text = ["1", "2", "3"].iter().fold(PARTIES.to_owned(), |text, n| {
-            text.replace(&format!("PIN{n}"), &n.repeat(64))
+            text.replace(&format!("PIN{n}"), &pin(n))
         });
         let file = crate::toml_file::TomlFile::parse("directory.toml", text).unwrap();
         let file = crate::directory::DirectoryFile::read(vec![file]).unwrap();
@@ -127,7 +131,7 @@ mod tests {
             let body = match id.as_str() {
                 // A pin is withdrawn; the other record was written by a newer
                 // version.
-                "stays" => body.replace(&format!(r#"{{"fingerprint":"{}"}},"#, "1".repeat(64)), ""),
+                "stays" => body.replace(&format!(r#"{{"fingerprint":"{}"}},"#, pin("1")), ""),
                 _ => body.replacen('{', r#"{"colour":"red","#, 1),
             };
             Record {
