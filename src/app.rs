@@ -4,7 +4,7 @@ mod live;
 mod own_certificate;
 mod warnings;
 
-pub use live::Reloader;
+pub use live::{Reloaded, Reloader};
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::own_certificate::OwnCertificate;
 use super::{StartError, connection_limits};
 use crate::config::Settings;
-use crate::http;
+use crate::http::{self, TlsError};
 use crate::receive::Intake;
 use crate::seal::Keys;
 use crate::setup::{Foundation, Setup, SetupError};
@@ -153,52 +153,62 @@ impl Live {
         Ok(())
     }
 
-    /// Takes new settings over, with the files that they name. Gives the names
-    /// of changed settings that wait for a restart. When anything cannot be
-    /// used, everything stays as it was.
+    /// Takes new settings over, with the files that they name. When anything
+    /// of these cannot be used, everything stays as it was. The gateway's own
+    /// certificate is looked at apart: one that cannot be used must not keep
+    /// withdrawn authorities trusted.
     ///
     /// # Errors
     ///
-    /// [`StartError::Setup`] and [`StartError::Tls`].
-    pub(super) async fn reload(&self, new: Settings) -> Result<Vec<&'static str>, StartError> {
+    /// [`StartError::Setup`].
+    pub(super) async fn reload(&self, new: Settings) -> Result<Reloaded, StartError> {
         let mut foundation = self.foundation.lock().await;
         let (settings, waiting) = foundation.settings.take_over(new);
-        let now = self.intake.clock.now();
-        let loading = tokio::task::spawn_blocking(move || {
-            let own = OwnCertificate::load(&settings, now).map_err(StartError::Tls)?;
-            let foundation = Foundation::load(settings).map_err(StartError::Setup)?;
-            Ok::<_, StartError>((own, foundation))
-        });
+        let loading = tokio::task::spawn_blocking(move || Foundation::load(settings));
         let loaded = loading.await.map_err(|_| StartError::Interrupted)?;
-        let (own, loaded) = loaded?;
+        let loaded = loaded.map_err(StartError::Setup)?;
         let read = Setup::read(&loaded, &self.intake.store, &self.keys).await;
         self.replace(read.map_err(StartError::Setup)?);
         self.connections
             .send_replace(connection_limits(&loaded.settings));
-        self.show(own);
+        let own = self.renew_own(&loaded);
         *foundation = loaded;
-        Ok(waiting)
+        Ok(Reloaded {
+            waiting,
+            certificate: own.err(),
+        })
     }
 
     /// Takes certificates over whose files changed: a renewal by ACME gives no
-    /// signal.
-    ///
-    /// # Errors
-    ///
-    /// As [`Live::reload`]: half-written files are read again next time.
-    pub(super) async fn renew_certificates(&self) -> Result<(), StartError> {
+    /// signal. Gives what cannot be used and stays as it was, each for itself;
+    /// half-written files are read again next time.
+    pub(super) async fn renew_certificates(&self) -> Vec<StartError> {
         let mut foundation = self.foundation.lock().await;
-        let now = self.intake.clock.now();
-        let own = OwnCertificate::load(&foundation.settings, now).map_err(StartError::Tls)?;
-        if !self.own().is(&own) {
-            self.show(own);
-            tracing::info!("The certificate was replaced");
-        }
-        if let Some(renewed) = foundation.renewed().map_err(StartError::Setup)? {
+        // First: what is withdrawn counts no longer, whatever else is wrong.
+        let authorities = self.renew_authorities(&mut foundation);
+        let own = self.renew_own(&foundation);
+        let faults = [
+            authorities.err().map(StartError::Setup),
+            own.err().map(StartError::Tls),
+        ];
+        faults.into_iter().flatten().collect()
+    }
+
+    fn renew_authorities(&self, foundation: &mut Foundation) -> Result<(), SetupError> {
+        if let Some(renewed) = foundation.renewed()? {
             let setup = self.setup().with_authorities(&renewed);
             self.setup.send_replace(Arc::new(setup));
             *foundation = renewed;
             tracing::info!("The authorities of client certificates were replaced");
+        }
+        Ok(())
+    }
+
+    fn renew_own(&self, foundation: &Foundation) -> Result<(), TlsError> {
+        let own = OwnCertificate::load(&foundation.settings, self.intake.clock.now())?;
+        if !self.own().is(&own) {
+            self.show(own);
+            tracing::info!("The certificate was replaced");
         }
         Ok(())
     }
@@ -241,29 +251,34 @@ pub(super) fn warn_of_parties_without_authority(setup: &Setup) {
     }
 }
 
+/// What came of new settings that were taken over.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The names of changed settings that wait for a restart.
+    pub waiting: Vec<&'static str>,
+    /// Why the gateway's own certificate stays the one of before.
+    pub certificate: Option<TlsError>,
+}
+
 /// Reloads a running daemon.
 #[derive(Clone)]
 pub struct Reloader(pub(super) Arc<Live>);
 
 impl Reloader {
-    /// Takes new settings over while requests go on. Gives the names of
-    /// changed settings that wait for a restart.
+    /// Takes new settings over while requests go on.
     ///
     /// # Errors
     ///
-    /// [`StartError::Setup`] or [`StartError::Tls`] when a file cannot be
-    /// used; then everything is as before.
-    pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, StartError> {
+    /// [`StartError::Setup`] when a file cannot be used; then everything is as
+    /// before.
+    pub async fn reload(&self, settings: Settings) -> Result<Reloaded, StartError> {
         self.0.reload(settings).await
     }
 
     /// Takes certificates over whose files changed, and makes a self-signed
-    /// one anew that ends soon. A running daemon does so every minute.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reloader::reload`].
-    pub async fn renew_certificates(&self) -> Result<(), StartError> {
+    /// one anew that ends soon; gives what cannot be used. A running daemon
+    /// does so every minute.
+    pub async fn renew_certificates(&self) -> Vec<StartError> {
         self.0.renew_certificates().await
     }
 }

@@ -31,17 +31,15 @@ impl Warnings {
     /// Looks at once, and then every minute.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut told = Told::default();
-        let mut trouble = String::new();
+        let mut known = BTreeSet::new();
         loop {
-            let renewed = self.live.renew_certificates().await;
-            let why = renewed
-                .err()
-                .map_or_else(String::new, |cause| cause.to_string());
-            // Once per trouble, not once per minute.
-            if !why.is_empty() && why != trouble {
+            let faults = self.live.renew_certificates().await;
+            let faults: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
+            // Once per fault, not once per minute.
+            for why in faults.difference(&known) {
                 tracing::error!("A changed certificate cannot be used, the old one stays: {why}");
             }
-            trouble = why;
+            known = faults;
             if let Some(all) = self.expiring().await {
                 let first = self.live.setup().settings.limits.expiry_warning_days;
                 let now = self.clock.now();

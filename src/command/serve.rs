@@ -72,11 +72,16 @@ async fn reload(reloader: &Reloader, config: Option<&Path>) {
         }
     };
     match reloader.reload(settings).await {
-        Ok(waiting) => {
-            for key in waiting {
+        Ok(reloaded) => {
+            for key in reloaded.waiting {
                 tracing::warn!(key, "{key} changed: it stays as it was until a restart");
             }
-            tracing::info!("Settings and certificates were reloaded");
+            if let Some(cause) = reloaded.certificate {
+                tracing::error!("The certificate cannot be used, the old one stays: {cause}");
+                tracing::info!("Settings were reloaded");
+            } else {
+                tracing::info!("Settings and certificates were reloaded");
+            }
         }
         Err(cause) => tracing::error!("Nothing was reloaded: {cause}"),
     }
