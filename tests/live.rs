@@ -1,6 +1,7 @@
 //! The configuration changes under a running gateway: what counts at once,
 //! what goes on meanwhile, and what a node does that cannot follow.
 
+mod binary;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -273,4 +274,29 @@ async fn is_walking(gateway: &Gateway) -> bool {
     let request = gateway.client.get(format!("{}/metrics", gateway.admin));
     let page = request.send().await.unwrap().text().await.unwrap();
     page.contains("sivi_catching_up 1")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_level_of_the_log_follows_a_signal() {
+    let installation = binary::Installation::new("");
+    let daemon = installation.serve();
+    let settings = std::fs::read_to_string(installation.path("gateway.toml")).unwrap();
+    for level in ["error", "error", "info"] {
+        // A key of the top level may not stand behind a table.
+        installation.write(
+            "gateway.toml",
+            format!("log.level = \"{level}\"\n{settings}"),
+        );
+        let id = daemon.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-HUP", &id])
+            .status();
+        assert!(sent.unwrap().success());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let (code, log) = daemon.stop();
+    assert_eq!(code, 0);
+    let reloads = log.iter().filter(|line| line.contains("were reloaded"));
+    assert_eq!(reloads.count(), 1, "{log:?}");
+    assert!(!log.concat().contains("log changed"), "{log:?}");
 }

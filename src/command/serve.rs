@@ -7,12 +7,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use super::{Failure, settings};
 use crate::app::{App, Reloader};
 use crate::clock::Clock;
-use crate::config::{LogFormat, Settings};
+use crate::config::{LogFormat, LogLevel, Settings};
 use crate::trace::{self, Traces};
 
 /// Files beside those of connections: database, log, outgoing connections.
@@ -27,7 +27,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         .build()
         .map_err(Failure::environment)?;
     let traces = Traces::open(&settings, runtime.handle().clone()).map_err(Failure::environment)?;
-    start_log(&settings, traces.as_ref());
+    let log = start_log(&settings, traces.as_ref());
     runtime.block_on(async {
         // Before anything can ask for it: a SIGHUP that nobody waits for ends
         // the process.
@@ -50,7 +50,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         let config = config.map(Path::to_owned);
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                reload(&reloader, config.as_deref()).await;
+                take_over(&reloader, &log, config.as_deref()).await;
             }
         });
         tracing::info!(%address, %admin, "Listening on https://{address}, operators on http://{admin}");
@@ -63,7 +63,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
 }
 
 /// Reads the settings again and puts them into use.
-async fn reload(reloader: &Reloader, config: Option<&Path>) {
+async fn take_over(reloader: &Reloader, log: &LogHandle, config: Option<&Path>) {
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(fault) => {
@@ -71,8 +71,11 @@ async fn reload(reloader: &Reloader, config: Option<&Path>) {
             return;
         }
     };
+    let level = settings.log.level;
     match reloader.reload(settings).await {
         Ok(reloaded) => {
+            // Fails only when nothing is logged at all.
+            let _ = log.reload(filter(level));
             for key in reloaded.waiting {
                 tracing::warn!(key, "{key} changed: it stays as it was until a restart");
             }
@@ -113,9 +116,8 @@ fn allow_open_files(connections: u64) {
 /// Logs go to standard error. Libraries stay at `warn`: what they say at
 /// lower levels may hold values. Spans for a collector stay out of it: a line
 /// reads well alone.
-pub(super) fn start_log(settings: &Settings, traces: Option<&Traces>) {
-    let level = settings.log.level.as_str();
-    let filter = format!("warn,sivi_gateway={level},{}=off", trace::TARGET);
+pub(super) fn start_log(settings: &Settings, traces: Option<&Traces>) -> LogHandle {
+    let (filter, handle) = reload::Layer::new(filter(settings.log.level));
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
@@ -125,7 +127,16 @@ pub(super) fn start_log(settings: &Settings, traces: Option<&Traces>) {
     };
     // A second subscriber in one process keeps the first.
     let _ = tracing_subscriber::registry()
-        .with(lines.with_filter(EnvFilter::new(filter)))
+        .with(lines.with_filter(filter))
         .with(traces.map(Traces::layer))
         .try_init();
+    handle
+}
+
+/// Changes what a running process logs.
+type LogHandle = reload::Handle<EnvFilter, Registry>;
+
+fn filter(level: LogLevel) -> EnvFilter {
+    let level = level.as_str();
+    EnvFilter::new(format!("warn,sivi_gateway={level},{}=off", trace::TARGET))
 }

@@ -1,6 +1,6 @@
 //! Which settings can change while the daemon runs.
 
-use super::Settings;
+use super::{Log, Settings};
 
 impl Settings {
     /// These settings with all of `new` that can change while the daemon
@@ -35,7 +35,7 @@ impl Settings {
             ("keys.data", data_key != self.data_key),
             ("keys.previous", previous_key != self.previous_key),
             ("keys.ring", ring != self.ring),
-            ("log", log != self.log),
+            ("log.format", log.format != self.log.format),
             ("alerts", alerts != self.alerts),
             ("trace", trace != self.trace),
         ];
@@ -45,6 +45,10 @@ impl Settings {
             paths,
             limits,
             policy,
+            log: Log {
+                level: log.level,
+                ..self.log.clone()
+            },
             ..self.clone()
         };
         let waiting = changed.iter().filter(|(_, changed)| *changed);
