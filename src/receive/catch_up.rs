@@ -89,7 +89,6 @@ impl CatchUp {
 
     /// Held by whoever works with a configuration, from before it is looked up
     /// until nothing more is written with it.
-    #[must_use]
     pub fn enter(&self) -> TaskTrackerToken {
         lock(&self.0.at_work).token()
     }
