@@ -239,8 +239,12 @@ async fn a_revocation_and_newer_reports_do_not_wait_for_what_is_parked() {
         number,
         ..Absence::of("W-LAST", "VG-LAST")
     };
-    // Behind all of them on the walk.
-    gateway.accept("adp", stranger(1).xml()).await;
+    // Behind all of them on the walk. Two persons: no report of one of them
+    // alone takes it along.
+    let both = ["W-LAST", "W-OTHER"].map(|person| Absence::of(person, "VG-LAST").employee());
+    let header = header("00100", "00006", "ADP", "ARBONOORD", &reference(), "N");
+    let both = absences(&header, &[(("777", "1"), both.to_vec())]);
+    gateway.accept("adp", both).await;
     let waiting = async || {
         let filter = ParkedFilter::default();
         let page = gateway.base.store.parked_page(&filter, PARKED + 1).await;
