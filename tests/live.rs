@@ -13,6 +13,7 @@ use sivi_gateway::command::apply_file;
 use sivi_gateway::directory::DirectoryFile;
 use sivi_gateway::store::{DirectoryChange, ParkedFilter, Record};
 use sivi_gateway::toml_file::TomlFile;
+use sqlx::Connection as _;
 use support::{Absence, DIRECTORY, Gateway, absences, header, problem, reference, settings};
 
 /// A mapping of an operator.
@@ -270,6 +271,39 @@ async fn a_revocation_and_newer_reports_do_not_wait_for_what_is_parked() {
 
     until("the end", async || !is_walking(&gateway).await).await;
     assert_eq!(waiting().await, PARKED);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_entry_of_the_ledger_ends_no_walk() {
+    let gateway = boot().await;
+    gateway
+        .accept("adp", Absence::of("W-D", "VG-D").xml())
+        .await;
+    gateway.take("arbo-noord").await;
+    for person in ["W-D", "W-E"] {
+        let stranger = Absence {
+            employer: ("777", "1"),
+            ..Absence::of(person, "VG-E")
+        };
+        gateway.accept("adp", stranger.xml()).await;
+    }
+    let url = format!(
+        "sqlite:{}",
+        gateway.folder.path().join("gateway.db").display()
+    );
+    let mut raw = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let damage = sqlx::query("UPDATE ledger SET sealed = route");
+    assert_eq!(damage.execute(&mut raw).await.unwrap().rows_affected(), 1);
+    apply_with(&gateway, "mappings", &with_employer()).await;
+    let mut taken = Vec::new();
+    until("released", async || {
+        taken.extend(gateway.take("arbo-noord").await);
+        !taken.is_empty()
+    })
+    .await;
+    assert!(taken[0].contains("<IdWrknmr>W-E</IdWrknmr>"), "{taken:?}");
+    until("the end", async || !is_walking(&gateway).await).await;
     gateway.stop().await;
 }
 
