@@ -508,7 +508,7 @@ async fn slow_bodies_of_one_party_leave_memory_for_the_others() {
         let mut upload = reach.tls().await;
         let head = gateway.raw_head("adp", "Content-Length: 65000\r\n");
         upload.write_all(head.as_bytes()).await.unwrap();
-        upload.write_all(&[b' '; 60_000]).await.unwrap();
+        upload.write_all(&vec![b' '; 60_000]).await.unwrap();
         upload.flush().await.unwrap();
         slow.push(upload);
     }

@@ -22,7 +22,7 @@ pub(super) fn leased(messages: &[Leased]) -> Zeroizing<Vec<u8>> {
         test: one.test,
         received_at: one.received_at,
         xml: String::from_utf8_lossy(&one.xml),
-        lease: Some(Lease {
+        lease: Some(Terms {
             lease: &one.lease,
             attempt: one.attempt,
             lease_until: one.lease_until,
@@ -63,11 +63,11 @@ struct Shown<'a> {
     received_at: Timestamp,
     xml: Cow<'a, str>,
     #[serde(flatten)]
-    lease: Option<Lease<'a>>,
+    lease: Option<Terms<'a>>,
 }
 
 #[derive(Serialize)]
-struct Lease<'a> {
+struct Terms<'a> {
     lease: &'a str,
     attempt: u32,
     lease_until: Timestamp,

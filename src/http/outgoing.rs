@@ -214,6 +214,8 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(50);
+    /// A second less than [`STRETCH`].
+    const ALMOST: Duration = Duration::from_secs(59);
 
     fn clock() -> Clock {
         Clock::manual("2026-11-22T10:00:00Z".parse().unwrap())
@@ -249,15 +251,15 @@ mod tests {
         clock.advance(9 * STRETCH);
         assert!(!stalls().await, "nothing is on its way");
         let mut body = outgoing(&progress, 100 * PIECE);
-        clock.advance(STRETCH - SOON);
+        clock.advance(ALMOST);
         assert!(!stalls().await);
         for _ in 0..40 {
             body.frame().await.unwrap().unwrap();
         }
-        clock.advance(STRETCH - SOON);
+        clock.advance(ALMOST);
         assert!(!stalls().await, "it moves");
         body.frame().await.unwrap().unwrap();
-        clock.advance(SOON);
+        clock.advance(Duration::from_secs(1));
         assert!(stalls().await, "one piece a minute is no pace");
         drop(body);
         assert!(!stalls().await, "nothing is on its way any more");

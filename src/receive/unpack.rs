@@ -165,7 +165,7 @@ fn malformed(code: Code) -> Problem {
 
 /// A text that grows within its bound, and only where there is memory for it.
 pub(super) struct Text {
-    decoding: Option<Decoding>,
+    decoding: Option<Box<Decoding>>,
     /// How much came, before it was decoded.
     came: usize,
     bytes: Zeroizing<Vec<u8>>,
@@ -270,17 +270,17 @@ struct Decoding {
 }
 
 impl Decoding {
-    fn of(charset: &str) -> Result<Self, Problem> {
+    fn of(charset: &str) -> Result<Box<Self>, Problem> {
         let encoding = match charset.to_ascii_lowercase().as_str() {
             "utf-8" | "us-ascii" => encoding_rs::UTF_8,
             "iso-8859-1" | "windows-1252" => encoding_rs::WINDOWS_1252,
             _ => return Err(malformed(Code::EncodingUnsupported)),
         };
-        Ok(Self {
+        Ok(Box::new(Self {
             decoder: encoding.new_decoder_without_bom_handling(),
             scratch: Zeroizing::new(vec![0; STEP]),
             sent: Context::new(&SHA256),
-        })
+        }))
     }
 }
 
