@@ -5,6 +5,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -60,6 +61,8 @@ pub fn routes(reception: Reception) -> Router {
 
 /// `POST /v1/messages`: answers 202 only after the message is on disk.
 async fn post_message(State(reception): State<Reception>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let caller = Caller::identify(&parts, &reception.door);
     let span = info_span!(
         target: trace::TARGET,
         "receive",
@@ -71,24 +74,30 @@ async fn post_message(State(reception): State<Reception>, request: Request<Body>
         replay = Empty,
         status = Empty,
     );
-    let headers = request.headers();
-    trace::follow(&span, &|name| headers.get(name)?.to_str().ok());
-    let response = take_message(reception, request)
+    // What somebody unknown sends goes nowhere.
+    if caller.is_ok() {
+        trace::follow(&span, &|name| parts.headers.get(name)?.to_str().ok());
+    }
+    let response = take_message(reception, caller, &parts, body)
         .instrument(span.clone())
         .await;
     span.record("status", response.status().as_u16());
     response
 }
 
-async fn take_message(reception: Reception, request: Request<Body>) -> Response {
-    let (parts, mut request_body) = request.into_parts();
+async fn take_message(
+    reception: Reception,
+    caller: Result<Caller, Problem>,
+    parts: &Parts,
+    mut request_body: Body,
+) -> Response {
     let asked = Asked {
         wanted: Wanted::of(&parts.headers),
         language: language(&parts.headers),
         waits: parts.headers.contains_key(header::EXPECT),
         in_streams: parts.version == Version::HTTP_2,
     };
-    let caller = match Caller::identify(&parts, &reception.door) {
+    let caller = match caller {
         Ok(caller) => caller,
         Err(problem) => {
             let setup = reception.intake.current.get();

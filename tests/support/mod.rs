@@ -6,6 +6,7 @@
     reason = "XML of tests is built for reading"
 )]
 
+pub mod receiver;
 pub mod streams;
 
 use std::collections::HashMap;
