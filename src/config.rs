@@ -592,6 +592,7 @@ fn database(url: String, folder: &Path) -> Result<Database, String> {
     Err("must be sqlite:PATH or postgres://…".to_owned())
 }
 
+mod address;
 mod change;
 mod limits;
 mod watching;

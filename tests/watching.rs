@@ -399,6 +399,20 @@ fn settings_that_speak_in_the_clear_or_cannot_sign_are_refused() {
     let ran = installation.run(&["check"]);
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("alerts.url: must be https"), "{}", ran.err);
+    // The host is what stands behind the @.
+    let elsewhere = "http://127.0.0.1:80@192.0.2.1/hush";
+    for (section, key) in [("alerts", "url"), ("trace", "endpoint")] {
+        for address in [elsewhere, "https://:443/hush", "https://hush@example.nl/"] {
+            let installation = Installation::new(&format!("[{section}]\n{key} = \"{address}\"\n"));
+            for command in ["check", "serve"] {
+                let ran = installation.run(&[command]);
+                assert_eq!(ran.code, 2, "{command} {address}: {}", ran.err);
+                let wrong = format!("{section}.{key}: must be https");
+                assert!(ran.err.contains(&wrong), "{}", ran.err);
+                assert!(!ran.err.contains("hush"), "{}", ran.err);
+            }
+        }
+    }
     let installation = Installation::new("[alerts]\nsecret = \"hush\"\n");
     let ran = installation.run(&["check"]);
     assert_eq!(ran.code, 1);

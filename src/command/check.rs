@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::{Failure, Format, on_runtime, settings};
 use crate::app::{self, Base};
 use crate::clock::Clock;
+use crate::trace;
 
 /// One line per check that passes; the first that does not ends it.
 pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure> {
@@ -22,6 +24,8 @@ pub(super) fn check(config: Option<&Path>, format: Format) -> Result<(), Failure
         passed("certificate", Value::Null);
         app::check_alerts(&settings).map_err(|cause| no(&cause))?;
         passed("alerts", Value::Null);
+        trace::check(&settings, Handle::current()).map_err(|cause| no(&cause))?;
+        passed("traces", Value::Null);
         let base = Base::open(settings, Clock::system())
             .await
             .map_err(|cause| no(&cause))?;

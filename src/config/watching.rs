@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::address::{WRONG, outgoing};
 use super::{Secret, Source};
 
 /// When and where operators are told.
@@ -77,13 +78,13 @@ impl WrittenAlerts {
         if let Some((key, _, most)) = outside {
             return Some((key, format!("must be 1 to {most}")));
         }
-        not_private("alerts.url", self.url.as_deref())
+        wrong("alerts.url", self.url.as_deref())
     }
 
     /// Without `ca`, which is a source.
     pub(super) fn read(self) -> Alerts {
         Alerts {
-            url: self.url.map(Secret),
+            url: spelled(self.url),
             secret: self.secret.map(Secret),
             ca: None,
             look_seconds: self.look_seconds,
@@ -103,28 +104,33 @@ pub(super) struct WrittenTrace {
 
 impl WrittenTrace {
     pub(super) fn problem(&self) -> Option<(&'static str, String)> {
-        not_private("trace.endpoint", self.endpoint.as_deref())
+        let key = "trace.endpoint";
+        let endpoint = self.endpoint.as_deref();
+        wrong(key, endpoint).or_else(|| {
+            let has_query = outgoing(endpoint?)?.query().is_some();
+            has_query.then(|| {
+                (
+                    key,
+                    "must not hold a query: a path is added to it".to_owned(),
+                )
+            })
+        })
     }
 
     pub(super) fn read(self) -> Trace {
         Trace {
-            endpoint: self.endpoint.map(Secret),
+            endpoint: spelled(self.endpoint),
         }
     }
 }
 
-/// An address that would be spoken to in the clear, other than on loopback.
-fn not_private(key: &'static str, url: Option<&str>) -> Option<(&'static str, String)> {
-    let private = |url: &str| {
-        let host = url.strip_prefix("http://").map(|rest| {
-            let end = rest.find(['/', ':', '?']).unwrap_or(rest.len());
-            rest.get(..end).unwrap_or_default()
-        });
-        url.starts_with("https://") || matches!(host, Some("127.0.0.1" | "localhost"))
-    };
-    let wrong = url.is_some_and(|url| !private(url));
-    wrong.then(|| {
-        let problem = "must be https://…, or http:// on 127.0.0.1 or localhost";
-        (key, problem.to_owned())
-    })
+fn wrong(key: &'static str, address: Option<&str>) -> Option<(&'static str, String)> {
+    let wrong = address.is_some_and(|address| outgoing(address).is_none());
+    wrong.then(|| (key, WRONG.to_owned()))
+}
+
+/// The address in the one spelling that every client reads alike.
+fn spelled(address: Option<String>) -> Option<Secret> {
+    let spelled = |address: String| outgoing(&address).map_or(address, String::from);
+    address.map(spelled).map(Secret)
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::check::Findings;
 use super::record::{Wrong, wrong};
@@ -218,9 +219,14 @@ fn check_host(key: &str, host: &str) -> Result<(), Wrong> {
 
 /// What a record may lack and a new one may not.
 pub(super) fn check_delivery(delivery: &Delivery, findings: &mut Findings<'_>) {
-    if let Delivery::Push(push) = delivery
-        && push.secret.is_none()
-    {
+    let Delivery::Push(push) = delivery else {
+        return;
+    };
+    if push.secret.is_none() {
         findings.add("delivery", "push needs a secret to sign with");
+    }
+    // As the client that sends will read it.
+    if Url::parse(&push.url).is_err() {
+        findings.add("delivery.url", "is no address");
     }
 }

@@ -229,6 +229,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "https://arbo.example/in",
+        "https://:443/hush",
+        "d.toml:17: party[2].delivery.url: is no address",
+    ),
+    (
+        "https://arbo.example/in",
         "https://arbo.example/#hush",
         "d.toml:17: party[2].delivery.url: must not hold a fragment",
     ),
