@@ -237,6 +237,8 @@ fn check_says_no_to_what_would_make_serve_fail() {
     for word in [
         "configuration",
         "certificate",
+        "alerts",
+        "traces",
         "schemas",
         "mappings",
         "policy",
@@ -519,4 +521,26 @@ async fn a_directory_change_reaches_the_running_daemon() {
     for secret in ["W-1", "VG-1", "Vries"] {
         assert!(!log.contains(secret));
     }
+}
+
+#[test]
+fn a_signing_key_is_made_for_its_owner_and_only_its_public_half_is_shown() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let installation = Installation::new("");
+    let path = installation.path("arbo.secret");
+    let file = path.to_str().unwrap();
+    let public = installation.yes(&["push", "make-key", file]);
+    assert!(public.starts_with("whpk_") && public.lines().count() == 1);
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(installation.yes(&["push", "public-key", file]), public);
+    let json = installation.yes(&["--format", "json", "push", "public-key", file]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json, json!({ "file": file, "public_key": public.trim() }));
+    // Never over a key that is there; a secret that both sides have is no pair.
+    assert_eq!(installation.run(&["push", "make-key", file]).code, 2);
+    std::fs::write(&path, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    let shared = installation.run(&["push", "public-key", file]);
+    assert_eq!(shared.code, 1);
+    assert!(shared.err.contains("whsec_") && !shared.err.contains("Mf"));
 }

@@ -132,6 +132,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "app",
             "clock",
             "config",
+            "deliver",
             "demo",
             "directory",
             "domain",

@@ -113,3 +113,58 @@ fn every_route_of_the_code_is_in_its_contract() {
         assert_eq!(routes, paths);
     }
 }
+
+/// The handlers whose signature holds `argument`, with their paths.
+fn paths_of_handlers_with(source: &str, argument: &str) -> BTreeSet<String> {
+    let takes_it = |handler: &str| {
+        let from = source.find(&format!("async fn {handler}("));
+        let rest = source.get(from.expect("a route names its handler")..);
+        let signature = rest.and_then(|rest| rest.split(" {\n").next());
+        signature.unwrap().contains(argument)
+    };
+    let mut paths = BTreeSet::new();
+    for rest in source.split(".route(\"").skip(1) {
+        let (path, methods) = rest.split_once("\", ").unwrap();
+        let methods = methods.split('\n').next().unwrap();
+        for method in ["post(", "get("] {
+            let handler = methods.split(method).nth(1);
+            let handler = handler.map(|rest| rest.split(')').next().unwrap());
+            if handler.is_some_and(takes_it) {
+                paths.insert(path.to_owned());
+            }
+        }
+    }
+    paths
+}
+
+#[test]
+fn who_sends_a_body_is_told_that_it_can_be_wrong_too_slow_or_too_large() {
+    let [parties, operators] = contracts();
+    for (contract, statuses) in [
+        (&parties, ["400", "408", "413"].as_slice()),
+        (&operators, &["400", "413"]),
+    ] {
+        let mut with_body = BTreeSet::new();
+        for (path, methods) in contract.document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                if operation.get("requestBody").is_none() {
+                    continue;
+                }
+                with_body.insert(path.clone());
+                for status in statuses {
+                    let response = operation["responses"].get(*status);
+                    assert!(response.is_some(), "{method} {path}: {status}");
+                }
+            }
+        }
+        assert!(with_body.len() > 2, "{with_body:?}");
+    }
+    // The contract knows every handler that takes one.
+    let inbox = include_str!("../src/deliver/inbox.rs");
+    let taking = paths_of_handlers_with(inbox, "Small<");
+    assert_eq!(taking.len(), 3, "{taking:?}");
+    for path in taking {
+        let operation = &parties.document["paths"][&path]["post"];
+        assert!(operation.get("requestBody").is_some(), "{path}");
+    }
+}

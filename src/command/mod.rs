@@ -61,7 +61,7 @@ enum Command {
     /// Issues, lists and revokes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Shows, stops and resumes pushing to receivers.
+    /// Shows, stops and resumes pushing to receivers, and makes its keys.
     #[command(subcommand)]
     Push(push::PushCommand),
     /// Lists dead letters, shows one, makes them due again.

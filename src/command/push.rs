@@ -1,6 +1,7 @@
-//! `push`: how receivers that are pushed to do, stopping and resuming them.
+//! `push`: how receivers that are pushed to do, stopping and resuming them, and
+//! the keys that sign what they get. No private key is ever shown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::{Failure, Format, on_runtime, open};
 use crate::app::{self, Base};
 use crate::clock::Clock;
+use crate::deliver::push::{PairError, make_pair, public_half};
 use crate::directory::Party;
 use crate::domain::PartyId;
 use crate::setup::Setup;
@@ -26,6 +28,19 @@ pub(super) enum PushCommand {
     Pause(PushTarget),
     /// Sends to a receiver again, at once, whatever stopped it.
     Resume(PushTarget),
+    /// Makes a pair of signing keys: the private half goes to a file, the
+    /// public half, alone on a line, is for the receiver.
+    MakeKey {
+        /// The file, which must not exist. The `secret` of the receiver is `file:PATH`.
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// Prints the public half of a private signing key.
+    PublicKey {
+        /// The file of the private half.
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
 }
 
 /// One inbox of a receiver.
@@ -44,14 +59,39 @@ pub(super) fn push(
     asked: &PushCommand,
     format: Format,
 ) -> Result<(), Failure> {
-    on_runtime(async {
-        let base = open(config, Clock::system()).await?;
-        match asked {
-            PushCommand::List => list(&base, format).await,
-            PushCommand::Pause(target) => pause(&base, target, format).await,
-            PushCommand::Resume(target) => resume(&base, target, format).await,
+    match asked {
+        PushCommand::List => with_store(config, async |base| list(base, format).await),
+        PushCommand::Pause(target) => {
+            with_store(config, async |base| pause(base, target, format).await)
         }
-    })
+        PushCommand::Resume(target) => {
+            with_store(config, async |base| resume(base, target, format).await)
+        }
+        PushCommand::MakeKey { path } => show_public(path, make_pair(path), format),
+        PushCommand::PublicKey { path } => show_public(path, public_half(path), format),
+    }
+}
+
+fn with_store(
+    config: Option<&Path>,
+    work: impl AsyncFnOnce(&Base) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    on_runtime(async { work(&open(config, Clock::system()).await?).await })
+}
+
+/// The public half of a pair whose private half is in a file.
+fn show_public(
+    path: &Path,
+    public: Result<String, PairError>,
+    format: Format,
+) -> Result<(), Failure> {
+    let public = public.map_err(|cause| match cause {
+        PairError::File(_) | PairError::Random => Failure::environment(cause),
+        PairError::Key(_) | PairError::Shared => Failure::No(cause.to_string()),
+    })?;
+    let json = json!({ "file": path.display().to_string(), "public_key": public });
+    format.print(&public, &json);
+    Ok(())
 }
 
 async fn list(base: &Base, format: Format) -> Result<(), Failure> {

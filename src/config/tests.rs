@@ -160,3 +160,17 @@ fn no_key_is_missing_from_the_example() {
     }
     assert_eq!(example_keys(), keys);
 }
+
+#[test]
+fn what_waits_for_a_restart_is_what_the_manual_says() {
+    let all = "listen = \"127.0.0.1:1\"\ndata_dir = \"other\"\nlimits.replay_days = 1\n\
+        admin.listen = \"127.0.0.1:2\"\ndatabase.url = \"sqlite:a.db\"\n\
+        keys.data = \"file:a\"\nkeys.previous = \"file:b\"\nkeys.ring = \"sqlite:b.db\"\n\
+        log.level = \"warn\"\nalerts.queue = 1\ntrace.endpoint = \"http://127.0.0.1/\"\n";
+    let (_, waiting) = read("").unwrap().take_over(read(all).unwrap());
+    let manual = include_str!("../../docs/connecting.md");
+    let list = manual.split("bound or started (").nth(1).unwrap();
+    let list = list.split(')').next().unwrap();
+    let named: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, waiting);
+}

@@ -9,11 +9,15 @@
 mod address;
 mod client;
 mod faults;
+mod pair;
 mod schedule;
 mod settlement;
 mod sign;
 mod supervise;
 mod worker;
+
+pub use pair::{PairError, make_pair, public_half};
+pub use sign::KeyFault;
 
 use std::collections::HashMap;
 use std::sync::Arc;

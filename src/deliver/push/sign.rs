@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 /// Bytes of a shared secret, as the specification bounds them.
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 24..=64;
 /// Bytes of a private Ed25519 key (RFC 8032 section 5.1.5).
-const SEED_LEN: usize = 32;
+pub(super) const SEED_LEN: usize = 32;
 
 /// A key that signs what is pushed.
 pub(super) enum Key {
@@ -62,6 +62,18 @@ impl Key {
         Ok(Self::Private(key))
     }
 
+    /// What the receiver of a private key has: `whpk_` and base64. A shared
+    /// secret has none.
+    pub(super) fn public_half(&self) -> Option<String> {
+        match self {
+            Self::Shared(_) => None,
+            Self::Private(key) => {
+                let base64 = BASE64_STANDARD.encode(key.public_key().as_ref());
+                Some(format!("whpk_{base64}"))
+            }
+        }
+    }
+
     fn sign(&self, signed: &[u8]) -> String {
         match self {
             Self::Shared(key) => {
@@ -83,7 +95,7 @@ pub(super) fn signatures(keys: &[Key], id: &str, unix_seconds: i64, body: &[u8])
 
 /// Why a text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyFault {
+pub enum KeyFault {
     /// It starts with neither `whsec_` nor `whsk_`.
     Prefix,
     /// What follows the prefix is not base64.
