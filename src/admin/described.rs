@@ -49,7 +49,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "sivi_lease_expiries_total",
-        "Leases that ran out and were handed out again, by receiver.",
+        "Leases that ran out and whose release went again, by receiver and mode.",
     ),
     (
         "sivi_writer_refused_total",
@@ -92,7 +92,7 @@ const HISTOGRAMS: &[(&str, &str, &[f64])] = &[
     ),
     (
         "sivi_takeover_seconds",
-        "Time from receipt of a message to taking over a release of it, by domain.",
+        "Time from receipt of a message to taking over a release of it, by domain and mode.",
         &[
             0.01, 0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 14_400.0, 86_400.0,
             259_200.0, 604_800.0,

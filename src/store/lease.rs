@@ -71,6 +71,22 @@ impl Due {
     }
 }
 
+/// How a receiver gets its messages, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Poll,
+    Push,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Push => "push",
+        }
+    }
+}
+
 /// What a lease took.
 #[derive(Default)]
 pub(super) struct Taken {
@@ -85,6 +101,48 @@ pub(super) struct Taken {
     /// When the first of what was passed over comes free by itself, in unix
     /// milliseconds of the database.
     pub(super) next: Option<i64>,
+}
+
+impl Taken {
+    /// Counts what was leased before and came again because that ran out.
+    pub(super) fn count_expiries(&self, party: &str, mode: Mode) {
+        let again = self.rows.iter();
+        let again = again.filter(|row| row.get::<&str>("state").ok() == Some("leased"));
+        let again = again.count() as u64;
+        if again > 0 {
+            let labels = [
+                ("party", party.to_owned()),
+                ("mode", mode.as_str().to_owned()),
+            ];
+            counter!("sivi_lease_expiries_total", &labels).increment(again);
+        }
+    }
+}
+
+/// A release that was taken over, for counting.
+pub(super) struct TakenOver {
+    domain: String,
+    /// How long after the receipt of its message, in milliseconds.
+    waited_ms: i64,
+}
+
+impl TakenOver {
+    /// Of a row with `domain` and `received_at`.
+    pub(super) fn read(row: &Row, now: i64) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            domain: row.get("domain")?,
+            waited_ms: now.saturating_sub(row.get("received_at")?),
+        })
+    }
+
+    pub(super) fn count(&self, mode: Mode) {
+        let waited = Duration::from_millis(u64::try_from(self.waited_ms).unwrap_or(0));
+        let labels = [
+            ("domain", self.domain.clone()),
+            ("mode", mode.as_str().to_owned()),
+        ];
+        histogram!("sivi_takeover_seconds", &labels).record(waited);
+    }
 }
 
 const SCAN: &str = "SELECT id, sequence, tenant, message_type, edition, cases, bytes, received_at,
@@ -133,13 +191,7 @@ impl Change for Lease {
     }
 
     fn count(&self, taken: &Taken) {
-        // It was leased before, and that lease ran out.
-        let again = taken.rows.iter();
-        let again = again.filter(|row| row.get::<&str>("state").ok() == Some("leased"));
-        let again = again.count() as u64;
-        if again > 0 {
-            counter!("sivi_lease_expiries_total", "party" => self.party.clone()).increment(again);
-        }
+        taken.count_expiries(&self.party, Mode::Poll);
     }
 
     fn ring(&self, taken: &Taken, rings: &mut Rings) {
@@ -322,9 +374,7 @@ pub(super) struct Acknowledge {
 pub(super) struct Acknowledged {
     pub(super) counted: HashSet<String>,
     finished: HashSet<bool>,
-    /// Domain of what was taken over now, and how long after its receipt, in
-    /// milliseconds.
-    waited: Vec<(String, i64)>,
+    taken_over: Vec<TakenOver>,
 }
 
 const HELD: &str = "SELECT id, party, test, state, lease, attempt, domain, received_at
@@ -344,7 +394,7 @@ impl Change for Acknowledge {
         let mut outcome = Acknowledged {
             counted: HashSet::new(),
             finished: HashSet::new(),
-            waited: Vec::new(),
+            taken_over: Vec::new(),
         };
         let mut taken_over = Vec::new();
         for (id, token) in &self.items {
@@ -358,8 +408,10 @@ impl Change for Acknowledge {
             if outcome.counted.insert(id.clone()) && !is_done {
                 taken_over.push(id.clone());
                 outcome.finished.insert(one.test);
-                let waited = connection.now_ms().saturating_sub(one.received_at);
-                outcome.waited.push((one.domain.clone(), waited));
+                outcome.taken_over.push(TakenOver {
+                    domain: one.domain.clone(),
+                    waited_ms: connection.now_ms().saturating_sub(one.received_at),
+                });
             }
         }
         self.take_over(connection, taken_over).await?;
@@ -373,9 +425,8 @@ impl Change for Acknowledge {
     }
 
     fn count(&self, outcome: &Acknowledged) {
-        for (domain, waited_ms) in &outcome.waited {
-            let waited = Duration::from_millis(u64::try_from(*waited_ms).unwrap_or(0));
-            histogram!("sivi_takeover_seconds", "domain" => domain.clone()).record(waited);
+        for one in &outcome.taken_over {
+            one.count(Mode::Poll);
         }
     }
 }

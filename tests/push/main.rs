@@ -96,11 +96,15 @@ async fn until_state(gateway: &Gateway, receipt: &Value, state: &str) -> Value {
     until(read, |status| status["deliveries"][0]["state"] == state).await
 }
 
+async fn metrics(gateway: &Gateway) -> String {
+    let request = gateway.client.get(format!("{}/metrics", gateway.admin));
+    request.send().await.unwrap().text().await.unwrap()
+}
+
 /// What the gauge of paused receivers shows of `arbo-noord`: production and
 /// test traffic.
 async fn paused(gateway: &Gateway) -> Vec<String> {
-    let request = gateway.client.get(format!("{}/metrics", gateway.admin));
-    let page = request.send().await.unwrap().text().await.unwrap();
+    let page = metrics(gateway).await;
     let lines = page.lines().filter_map(|line| {
         let rest = line.strip_prefix("sivi_push_paused{party=\"arbo-noord\",test=\"")?;
         Some(rest.split_once("} ")?.1.to_owned())
@@ -507,6 +511,15 @@ async fn killed_before_it_is_settled_it_comes_again_with_the_same_id() {
     assert_eq!(second.body, first.body);
     assert_eq!(second.headers["message-attempt"], "2");
     until_state(&gateway, &receipt, "taken_over").await;
+    // Counted as polling is.
+    let page = metrics(&gateway).await;
+    for line in [
+        "sivi_lease_expiries_total{party=\"arbo-noord\",mode=\"push\"} 1",
+        "sivi_takeover_seconds_count{domain=\"arbodienst\",mode=\"push\"} 1",
+        "sivi_takeover_seconds_sum{domain=\"arbodienst\",mode=\"push\"} 30",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
     gateway.stop().await;
     receiver.assert_no_more_than(2).await;
 }

@@ -5,7 +5,7 @@ use crate::store::backend::{Connection, query};
 use crate::store::bells::Rings;
 use crate::store::error::Error;
 use crate::store::inbox::in_ms;
-use crate::store::lease::{Due, Lease, Reports, Taken};
+use crate::store::lease::{Due, Lease, Mode, Reports, Taken};
 use crate::store::sql::ms;
 use crate::store::writer::Change;
 
@@ -118,6 +118,11 @@ impl Change for Claim {
         }
         let next = taken.next.into_iter().chain(until).min();
         Ok(waiting(taken, next))
+    }
+
+    fn count(&self, claimed: &Claimed) {
+        let party = self.inbox.party.as_str();
+        claimed.taken.count_expiries(party, Mode::Push);
     }
 
     fn ring(&self, claimed: &Claimed, rings: &mut Rings) {

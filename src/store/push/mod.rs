@@ -303,7 +303,7 @@ impl Store {
             settlement: settlement.clone(),
             rejection,
         };
-        self.writer().write(change).await
+        Ok(self.writer().write(change).await?.settled)
     }
 
     /// How a receiver does, without changing anything.

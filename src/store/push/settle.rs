@@ -8,10 +8,11 @@ use super::{Again, PushedRef, Settled, Settlement, Turn};
 use crate::store::backend::{Connection, query};
 use crate::store::bells::Rings;
 use crate::store::inbox::in_ms;
+use crate::store::lease::{Mode, TakenOver};
 use crate::store::writer::Change;
 
 const TAKE_OVER: &str = "UPDATE delivery SET state = 'taken_over', lease = NULL, finished_at = $1
-    WHERE id = $2 AND lease = $3 AND finished_at IS NULL";
+    WHERE id = $2 AND lease = $3 AND finished_at IS NULL RETURNING domain, received_at";
 const BURY: &str = "UPDATE delivery SET state = 'dead', lease = NULL, finished_at = $1,
     rejection = $2 WHERE id = $3 AND lease = $4 AND finished_at IS NULL";
 const RETRY: &str = "UPDATE delivery SET state = 'offered', lease = NULL, lease_until = 0,
@@ -42,20 +43,79 @@ pub(super) struct Settle {
     pub(super) rejection: Option<Vec<u8>>,
 }
 
-impl Change for Settle {
-    type Output = Settled;
+/// What a settlement did, and what is counted of it.
+pub(super) struct Outcome {
+    pub(super) settled: Settled,
+    taken_over: Option<TakenOver>,
+}
 
-    async fn run(&self, connection: &mut Connection) -> Result<Settled, sqlx::Error> {
-        match &self.settlement {
-            Settlement::TakenOver => {
-                let changed = query(TAKE_OVER)
-                    .bind(connection.now_ms())
-                    .bind(&self.pushed.id)
-                    .bind(&self.pushed.lease)
-                    .execute(&mut *connection)
-                    .await?;
-                self.then_works(connection, changed).await
+impl Change for Settle {
+    type Output = Outcome;
+
+    async fn run(&self, connection: &mut Connection) -> Result<Outcome, sqlx::Error> {
+        let taken_over = match &self.settlement {
+            Settlement::TakenOver => self.take_over(connection).await?,
+            Settlement::Unparseable(_)
+            | Settlement::Failed { .. }
+            | Settlement::Gone { .. }
+            | Settlement::GivenBack => None,
+        };
+        let settled = self.settle(connection, taken_over.is_some()).await?;
+        Ok(Outcome {
+            settled,
+            taken_over,
+        })
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        if let Some(taken_over) = &outcome.taken_over {
+            taken_over.count(Mode::Push);
+        }
+    }
+
+    fn ring(&self, outcome: &Outcome, rings: &mut Rings) {
+        let is_finished = matches!(
+            self.settlement,
+            Settlement::TakenOver | Settlement::Unparseable(Again::Never { .. })
+        ) || matches!(
+            self.settlement,
+            Settlement::Failed {
+                again: Again::Never { .. },
+                ..
             }
+        );
+        match outcome.settled {
+            Settled::Done(_) if is_finished => rings.finished(&self.party, self.pushed.test),
+            // Another worker may take it up.
+            Settled::GivenBack => rings.ring(&self.party, self.pushed.test),
+            Settled::Done(_) | Settled::LeaseLost => {}
+        }
+    }
+}
+
+impl Settle {
+    async fn take_over(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<TakenOver>, sqlx::Error> {
+        let now = connection.now_ms();
+        let row = query(TAKE_OVER)
+            .bind(now)
+            .bind(&self.pushed.id)
+            .bind(&self.pushed.lease)
+            .fetch_optional(connection)
+            .await?;
+        row.map(|row| TakenOver::read(&row, now)).transpose()
+    }
+
+    /// `is_taken_over` says whether the release was held and is not any more.
+    async fn settle(
+        &self,
+        connection: &mut Connection,
+        is_taken_over: bool,
+    ) -> Result<Settled, sqlx::Error> {
+        match &self.settlement {
+            Settlement::TakenOver => self.then_works(connection, u64::from(is_taken_over)).await,
             Settlement::Unparseable(again) => {
                 let (failures, refusals) = (self.pushed.failures, self.pushed.refusals + 1);
                 let changed = self.put(connection, again, failures, refusals).await?;
@@ -103,27 +163,6 @@ impl Change for Settle {
         }
     }
 
-    fn ring(&self, settled: &Settled, rings: &mut Rings) {
-        let is_finished = matches!(
-            self.settlement,
-            Settlement::TakenOver | Settlement::Unparseable(Again::Never { .. })
-        ) || matches!(
-            self.settlement,
-            Settlement::Failed {
-                again: Again::Never { .. },
-                ..
-            }
-        );
-        match settled {
-            Settled::Done(_) if is_finished => rings.finished(&self.party, self.pushed.test),
-            // Another worker may take it up.
-            Settled::GivenBack => rings.ring(&self.party, self.pushed.test),
-            Settled::Done(_) | Settled::LeaseLost => {}
-        }
-    }
-}
-
-impl Settle {
     /// True when the lease is the current one; it stays so until the
     /// transaction ends.
     async fn holds(&self, connection: &mut Connection) -> Result<bool, sqlx::Error> {
