@@ -27,7 +27,7 @@ use crate::http::{self, Limits, Server, TlsError};
 use crate::receive::{self, CatchUp, Intake, Reception};
 use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
-use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
+use crate::store::{self, DatabaseUrl, Expired, RingPlace, Store, Terms, UnknownDatabase};
 use crate::watch::{Board, CourierError, Watch, check_webhook};
 use live::{Live, warn_of_parties_without_authority};
 use own_certificate::OwnCertificate;
@@ -452,9 +452,21 @@ async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
         }
         let limits = &intake.current.get().settings.limits;
         let age = |days: u64| Duration::from_secs(days.saturating_mul(86_400));
-        let (replay, receipt) = (age(limits.replay_days), age(limits.receipt_days));
-        if let Err(cause) = store.expire(intake.clock.now(), replay, receipt).await {
-            tracing::warn!("Messages that were handed over were not removed: {cause}");
+        let terms = Terms {
+            replay: age(limits.replay_days),
+            dead: age(limits.dead_days),
+            receipt: age(limits.receipt_days),
+        };
+        match store.expire(intake.clock.now(), &terms).await {
+            Ok(Expired { dead: 0, .. }) => {}
+            Ok(Expired { dead: count, .. }) => {
+                let days = limits.dead_days;
+                tracing::warn!(
+                    count,
+                    "The content of {count} dead letters was removed after {days} days; they stay listed"
+                );
+            }
+            Err(cause) => tracing::warn!("What is finished was not removed: {cause}"),
         }
         match store.expire_parked(intake.clock.now(), days).await {
             Ok(0) => {}

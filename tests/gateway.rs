@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use sivi_gateway::store::Expired;
+use sivi_gateway::store::{Expired, Terms};
 use support::{Absence, Gateway, employments};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,25 +295,19 @@ async fn what_was_handed_over_is_removed_after_its_time() {
         .post_json("arbo-noord", "/v1/inbox/ack", json!({ "ids": [id] }))
         .await;
     let day = std::time::Duration::from_hours(24);
-    let expire = || {
-        gateway
-            .base
-            .store
-            .expire(gateway.clock.now(), 7 * day, 730 * day)
+    let terms = Terms {
+        replay: 7 * day,
+        dead: 90 * day,
+        receipt: 730 * day,
     };
-    assert_eq!(
-        expire().await.unwrap(),
-        Expired {
-            payloads: 0,
-            receipts: 0
-        }
-    );
+    let expire = || gateway.base.store.expire(gateway.clock.now(), &terms);
+    assert_eq!(expire().await.unwrap(), Expired::default());
     gateway.clock.advance(8 * day);
     assert_eq!(
         expire().await.unwrap(),
         Expired {
             payloads: 1,
-            receipts: 0
+            ..Expired::default()
         }
     );
     assert_eq!(
@@ -327,8 +321,8 @@ async fn what_was_handed_over_is_removed_after_its_time() {
     assert_eq!(
         expire().await.unwrap(),
         Expired {
-            payloads: 0,
-            receipts: 1
+            receipts: 1,
+            ..Expired::default()
         },
         "the unread one stays"
     );

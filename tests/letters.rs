@@ -259,6 +259,34 @@ async fn a_rejected_report_comes_again_and_nothing_says_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_discarded_once_and_leaves_its_row() {
+    let site = Site::start();
+    site.send(&report("VG-1", 1)).await;
+    let leased = site.lease("limit=1").await.pop().unwrap();
+    let id = leased["id"].as_str().unwrap();
+    let unchanged = json!({ "id": id, "result": "unchanged", "state": "leased" });
+    assert_eq!(site.json(&["dead", "discard", id]), (1, vec![unchanged]));
+
+    site.reject(&leased, "schema.v2", "Mevrouw Kanarie").await;
+    let discarded = json!({ "id": id, "result": "discarded", "state": "dead" });
+    for _ in 0..2 {
+        let said = site.json(&["dead", "discard", id]);
+        assert_eq!(said, (0, vec![discarded.clone()]));
+    }
+    assert_eq!(site.json(&["dead", "retry", id]), (1, vec![discarded]));
+    assert!(site.json(&["dead", "list"]).1.is_empty());
+    let (_, shown) = site.json(&["dead", "show", id]);
+    assert_eq!(
+        (&shown[0]["code"], &shown[0]["content"]),
+        (&json!("schema.v2"), &json!(false))
+    );
+    assert!(shown[0]["discarded_at"].is_string());
+    assert_eq!(site.json(&["dead", "discard", "nothing"]).0, 1);
+    assert!(site.lease("limit=1").await.is_empty());
+    site.daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reports_of_a_case_keep_their_order_and_an_overtaken_one_stays() {
     let gateway = Gateway::boot().await;
     let operators = Operators::of(&gateway);
@@ -319,6 +347,31 @@ async fn reports_of_a_case_keep_their_order_and_an_overtaken_one_stays() {
         (status, &body["result"], &body["state"]),
         (200, &json!("unchanged"), &json!("offered"))
     );
+    // Nor can it be discarded, until it is dead again.
+    let discard = format!("/dead/{first}/discard");
+    let (status, body) = operators.call(Method::POST, &discard, "").await;
+    assert_eq!(
+        (status, &body["result"], &body["state"]),
+        (200, &json!("unchanged"), &json!("offered"))
+    );
+    let newer: Vec<&Value> = leased[1..].iter().map(|one| &one["id"]).collect();
+    let body = json!({ "ids": newer });
+    gateway.post_json("arbo-noord", "/v1/inbox/ack", body).await;
+    assert_eq!(
+        reject_all(&gateway, "limit=1&ttl=10", "a").await,
+        std::slice::from_ref(&first)
+    );
+    for _ in 0..2 {
+        let (status, body) = operators.call(Method::POST, &discard, "").await;
+        assert_eq!((status, &body["result"]), (200, &json!("discarded")));
+    }
+    let (status, body) = operators.post(&retry, &json!({ "overtaken": true })).await;
+    assert_eq!(
+        (status, &body["type"]),
+        (410, &json!("urn:sivi-gateway:problem:erased"))
+    );
+    let (status, _) = operators.call(Method::POST, "/dead/none/discard", "").await;
+    assert_eq!(status, 404);
     assert!(
         operators.get("/dead").await["dead"]
             .as_array()
@@ -610,7 +663,7 @@ async fn only_the_token_opens_the_operators_side() {
             assert_eq!(request.send().await.unwrap().status(), 404, "{path}");
         }
     }
-    assert_eq!(asked, 10 * wrong.len());
+    assert_eq!(asked, 11 * wrong.len());
     for open in ["/healthz", "/readyz", "/metrics"] {
         let request = gateway.client.get(format!("{}{open}", gateway.admin));
         assert_eq!(request.send().await.unwrap().status(), 200, "{open}");

@@ -170,6 +170,22 @@ async fn two_nodes_tell_once_and_a_failing_webhook_is_told_later() {
         2,
         "one alert, one retry"
     );
+    // Another one is told, once.
+    gateway
+        .accept("adp", Absence::of("W-7", "VG-7").xml())
+        .await;
+    let leased = gateway.lease("arbo-noord").await;
+    let path = format!("/v1/inbox/{}/reject", leased[0]["id"].as_str().unwrap());
+    let body = json!({ "lease": leased[0]["lease"], "code": "W-KANARIE", "reason": "Zonderling" });
+    let rejected = gateway.post_json("arbo-noord", &path, body).await;
+    assert_eq!(rejected.status(), 200);
+    let third = receiver.wait_for("dead_letter", 3).await.remove(2).json();
+    assert_eq!(
+        (&third["transition"], &third["again"], &third["number"]),
+        (&json!("raised"), &json!(true), &json!(2))
+    );
+    looks().await;
+    assert_eq!(receiver.about("dead_letter").len(), 3);
     for got in receiver.got() {
         names_nobody(&got.body, "no reference");
     }
@@ -374,11 +390,20 @@ const AFTER_THE_RUN: &[(&str, f64)] = &[
         "sivi_parked{party=\"adp\",reason=\"employer_unknown\"}",
         1.0,
     ),
-    ("sivi_lease_expiries_total{party=\"arbo-noord\",mode=\"poll\"}", 1.0),
+    (
+        "sivi_lease_expiries_total{party=\"arbo-noord\",mode=\"poll\"}",
+        1.0,
+    ),
     ("sivi_messages_leased_total", 2.0),
     ("sivi_messages_acknowledged_total", 1.0),
-    ("sivi_takeover_seconds_count{domain=\"arbodienst\",mode=\"poll\"}", 1.0),
-    ("sivi_takeover_seconds_sum{domain=\"arbodienst\",mode=\"poll\"}", 611.0),
+    (
+        "sivi_takeover_seconds_count{domain=\"arbodienst\",mode=\"poll\"}",
+        1.0,
+    ),
+    (
+        "sivi_takeover_seconds_sum{domain=\"arbodienst\",mode=\"poll\"}",
+        611.0,
+    ),
     (
         "sivi_takeover_seconds_bucket{domain=\"arbodienst\",mode=\"poll\",le=\"300\"}",
         0.0,

@@ -1,4 +1,4 @@
-//! `/admin/v1/dead`: dead letters, and making them due again.
+//! `/admin/v1/dead`: dead letters, making them due again, discarding them.
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -14,7 +14,7 @@ use super::asked::{self, store_problem};
 use super::token::Operator;
 use crate::http::{Kind, Problem};
 use crate::letters::dead::{self, DeadAsked};
-use crate::store::Retry;
+use crate::store::{Discard, Retry};
 
 pub(super) fn routes() -> Router<Desk> {
     Router::new()
@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router<Desk> {
         .route("/admin/v1/dead/replay", post(replay))
         .route("/admin/v1/dead/{id}", get(show))
         .route("/admin/v1/dead/{id}/retry", post(retry))
+        .route("/admin/v1/dead/{id}/discard", post(discard))
 }
 
 async fn list(
@@ -73,7 +74,26 @@ async fn retry(
             "newer messages about its cases that its receiver has: {by}; \
              {{\"overtaken\": true}} sends it all the same"
         ))),
+        Retry::Discarded | Retry::NoContent => {
+            Err(Problem::new(Kind::Erased)
+                .detail("its content is gone: ask its sender for it again"))
+        }
         done @ (Retry::Due { .. } | Retry::NotDead(_)) => Ok(Json(dead::retry_json(&id, done))),
+    }
+}
+
+async fn discard(
+    State(desk): State<Desk>,
+    _operator: Operator,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    let id = asked::id(id)?;
+    let discard = dead::discard(&desk.intake.store, &id).await;
+    match discard.map_err(|cause| store_problem(&cause))? {
+        Discard::Unknown => Err(asked::not_found()),
+        done @ (Discard::Done | Discard::Already | Discard::NotDead(_)) => {
+            Ok(Json(dead::discard_json(&id, done)))
+        }
     }
 }
 

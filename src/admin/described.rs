@@ -48,6 +48,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Workers that push and were started again after a fault of ours, by receiver.",
     ),
     (
+        "sivi_dead_contents_removed_total",
+        "Dead letters whose content was removed because nobody decided about them in time.",
+    ),
+    (
         "sivi_lease_expiries_total",
         "Leases that ran out and whose release went again, by receiver and mode.",
     ),

@@ -1,4 +1,4 @@
-//! `dead`: lists dead letters, shows one, makes them due again.
+//! `dead`: lists dead letters, shows one, makes them due again, discards one.
 //!
 //! Works on the store, with and without a running daemon: a waiting receiver
 //! looks by itself every few seconds.
@@ -13,7 +13,7 @@ use crate::app::Base;
 use crate::clock::Clock;
 use crate::letters::PAGE_MAX;
 use crate::letters::dead::{self, DeadAsked};
-use crate::store::{DeadLetter, Replay, Retry};
+use crate::store::{DeadLetter, Discard, Replay, Retry};
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,11 @@ pub(super) enum DeadCommand {
     },
     /// Makes all due again that the filter names, in their order.
     Replay(ReplayArguments),
+    /// Gives one up for good. Its content is gone; its sender sees it as dead.
+    Discard {
+        /// Its id, as `dead list` shows it.
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +81,7 @@ pub(super) fn dead(
             DeadCommand::Show { id } => show(&base, id, format).await,
             DeadCommand::Retry { id, overtaken } => retry(&base, id, *overtaken, format).await,
             DeadCommand::Replay(asked) => replay(&base, asked, format).await,
+            DeadCommand::Discard { id } => discard(&base, id, format).await,
         }
     })
 }
@@ -107,8 +113,13 @@ async fn list(base: &Base, asked: &ListArguments, format: Format) -> Result<(), 
 }
 
 fn row(letter: &DeadLetter) -> String {
+    let gone = if letter.has_content {
+        ""
+    } else {
+        ", content gone"
+    };
     format!(
-        "{:<36} {:<20} {:<20} {:<24} {:<24} {:>8} {:>9} {}",
+        "{:<36} {:<20} {:<20} {:<24} {:<24} {:>8} {:>9} {}{gone}",
         letter.id,
         letter.party.as_str(),
         letter.tenant.as_str(),
@@ -144,12 +155,30 @@ async fn retry(base: &Base, id: &str, overtaken: bool, format: Format) -> Result
                 "its receiver has {by} newer messages about its cases: say --overtaken to send it all the same"
             )
         }
+        Retry::Discarded => "it was discarded: ask its sender for it again".to_owned(),
+        Retry::NoContent => "its content is gone: ask its sender for it again".to_owned(),
         Retry::Unknown => return Err(unknown()),
     };
     format.print(text, &dead::retry_json(id, retry));
     match retry {
-        Retry::Overtaken { .. } => Err(Failure::Said),
+        Retry::Overtaken { .. } | Retry::Discarded | Retry::NoContent => Err(Failure::Said),
         Retry::Due { .. } | Retry::NotDead(_) | Retry::Unknown => Ok(()),
+    }
+}
+
+async fn discard(base: &Base, id: &str, format: Format) -> Result<(), Failure> {
+    serve::start_log(&base.foundation.settings, None);
+    let discard = dead::discard(&base.store, id).await?;
+    let text = match discard {
+        Discard::Done => format!("discarded {id}"),
+        Discard::Already => format!("{id} is discarded already"),
+        Discard::NotDead(state) => format!("not dead but {}: nothing was changed", state.as_str()),
+        Discard::Unknown => return Err(unknown()),
+    };
+    format.print(text, &dead::discard_json(id, discard));
+    match discard {
+        Discard::NotDead(_) => Err(Failure::Said),
+        Discard::Done | Discard::Already | Discard::Unknown => Ok(()),
     }
 }
 

@@ -64,7 +64,7 @@ enum Command {
     /// Shows, stops and resumes pushing to receivers, and makes its keys.
     #[command(subcommand)]
     Push(push::PushCommand),
-    /// Lists dead letters, shows one, makes them due again.
+    /// Lists dead letters, shows one, makes them due again, discards one.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
     /// Lists what has no way to go yet, lets it go, or drops it.

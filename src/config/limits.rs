@@ -83,6 +83,9 @@ limits! {
     /// Days that a receipt is remembered, so that a message sent again is
     /// recognised. Default 730.
     receipt_days = 730, 1..=3_660;
+    /// Days that the content of a dead letter is kept after it was given up.
+    /// Operators are told 14 days before its end. Default 90.
+    dead_days = 90, 30..=730;
     /// Days after acknowledgement in which a message can be read again. Default 7.
     replay_days = 7, 0..=31;
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::Unfit;
 use crate::store::{
-    DeadFilter, DeadLetter, DeadPage, Error, Overtaken, Replay, ReplayCount, ReplayGroup, Retry,
-    Store,
+    DeadFilter, DeadLetter, DeadPage, Discard, Error, Overtaken, Replay, ReplayCount, ReplayGroup,
+    Retry, Store,
 };
 
 /// Which dead letters, in the words of a command line, a query or JSON.
@@ -127,6 +127,19 @@ pub async fn replay(
     Ok(replay)
 }
 
+/// Discards one dead letter for good; its sender still sees it as dead.
+///
+/// # Errors
+///
+/// As [`Store::discard_dead`].
+pub async fn discard(store: &Store, id: &str) -> Result<Discard, Error> {
+    let discard = store.discard_dead(id).await?;
+    if discard == Discard::Done {
+        tracing::warn!(release.id = %id, "Dead letter {id} was discarded by hand");
+    }
+    Ok(discard)
+}
+
 /// A page, with the id to go on after.
 #[must_use]
 pub fn page_json(page: &DeadPage) -> Value {
@@ -157,11 +170,13 @@ pub fn letter_json(letter: &DeadLetter) -> Value {
         "code": letter.rejection.code,
         "reason_length": letter.rejection.reason_length,
         "overtaken": letter.overtaken,
+        "content": letter.has_content,
+        "discarded_at": letter.discarded_at.map(|at| at.to_string()),
     })
 }
 
-/// What came of a retry: `result` is `due`, `unchanged`, `overtaken` or
-/// `unknown`, `state` where the release stands now.
+/// What came of a retry: `result` is `due`, `unchanged`, `overtaken`,
+/// `discarded`, `no_content` or `unknown`, `state` where the release stands now.
 #[must_use]
 pub fn retry_json(id: &str, retry: Retry) -> Value {
     match retry {
@@ -174,7 +189,24 @@ pub fn retry_json(id: &str, retry: Retry) -> Value {
         Retry::Overtaken { by } => {
             json!({ "id": id, "result": "overtaken", "state": "dead", "overtaken": by })
         }
+        Retry::Discarded => json!({ "id": id, "result": "discarded", "state": "dead" }),
+        Retry::NoContent => json!({ "id": id, "result": "no_content", "state": "dead" }),
         Retry::Unknown => json!({ "id": id, "result": "unknown" }),
+    }
+}
+
+/// What came of discarding: `result` is `discarded`, also when it was so
+/// before, `unchanged` or `unknown`, `state` where the release stands.
+#[must_use]
+pub fn discard_json(id: &str, discard: Discard) -> Value {
+    match discard {
+        Discard::Done | Discard::Already => {
+            json!({ "id": id, "result": "discarded", "state": "dead" })
+        }
+        Discard::NotDead(state) => {
+            json!({ "id": id, "result": "unchanged", "state": state.as_str() })
+        }
+        Discard::Unknown => json!({ "id": id, "result": "unknown" }),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Alert {
     pub number: u64,
     /// When it was raised.
     pub raised_at: Timestamp,
+    /// Up to which time what it counts was told, where more is told again.
+    pub told_to: Option<Timestamp>,
 }
 
 /// What changed between two looks, each with the text for the webhook.
@@ -37,9 +39,11 @@ pub struct Alert {
 pub struct AlertChanges {
     /// Raised now.
     pub raised: Vec<(Alert, String)>,
+    /// Still raised, with more than was told.
+    pub grown: Vec<(Alert, String)>,
     /// Raised before, over now.
     pub cleared: Vec<(Alert, String)>,
-    /// Still raised, with another number.
+    /// Still raised, with another number, and no news.
     pub renumbered: Vec<Alert>,
 }
 
@@ -47,7 +51,10 @@ impl AlertChanges {
     /// True when there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.raised.is_empty() && self.cleared.is_empty() && self.renumbered.is_empty()
+        self.raised.is_empty()
+            && self.grown.is_empty()
+            && self.cleared.is_empty()
+            && self.renumbered.is_empty()
     }
 }
 
@@ -56,6 +63,8 @@ impl AlertChanges {
 pub struct AlertsSettled {
     /// Alerts that this node raised.
     pub raised: u64,
+    /// Alerts that this node told again.
+    pub grown: u64,
     /// Alerts that this node cleared.
     pub cleared: u64,
     /// Messages that the bound of the queue pushed out.
@@ -73,14 +82,19 @@ pub struct AlertMessage {
     pub attempt: u32,
 }
 
-const RAISED: &str = "SELECT name, subject, severity, since, number, raised_at FROM alert
+const RAISED: &str = "SELECT name, subject, severity, since, number, raised_at, told_to FROM alert
     ORDER BY name, subject";
 const TAKE_TURN: &str = "UPDATE watcher SET node = $1, until = $2
     WHERE id = 1 AND (node = $1 OR until <= $3 OR until > $4)";
-const RAISE: &str = "INSERT INTO alert (name, subject, severity, since, number, raised_at)
-    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name, subject) DO NOTHING";
+const RAISE: &str = "INSERT INTO alert (name, subject, severity, since, number, raised_at, told_to)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name, subject) DO NOTHING";
 const CLEAR: &str = "DELETE FROM alert WHERE name = $1 AND subject = $2 AND raised_at = $3";
-const RENUMBER: &str = "UPDATE alert SET number = $1 WHERE name = $2 AND subject = $3";
+/// Of two nodes that saw the same more, one tells it.
+const GROW: &str = "UPDATE alert SET number = $1, told_to = $2
+    WHERE name = $3 AND subject = $4 AND raised_at = $5
+    AND (number < $1 OR told_to < $2)";
+const RENUMBER: &str = "UPDATE alert SET number = $1, told_to = $2
+    WHERE name = $3 AND subject = $4 AND raised_at = $5";
 const QUEUE: &str = "INSERT INTO alert_message (id, body, due_at, attempt) VALUES ($1, $2, $3, 0)";
 const TRIM: &str = "DELETE FROM alert_message WHERE id IN
     (SELECT id FROM alert_message ORDER BY id DESC LIMIT 1000000 OFFSET $1)";
@@ -107,6 +121,7 @@ impl Store {
                 since: row.moment("since")?,
                 number: u64::try_from(row.value::<i64>("number")?).unwrap_or(0),
                 raised_at: row.moment("raised_at")?,
+                told_to: row.moment_or_none("told_to")?,
             })
         });
         alerts.collect()
@@ -264,6 +279,7 @@ impl Change for Settle {
                 .bind(ms(alert.since))
                 .bind(i64::try_from(alert.number).unwrap_or(i64::MAX))
                 .bind(ms(alert.raised_at))
+                .bind(alert.told_to.map(ms))
                 .execute(&mut *connection)
                 .await?;
             if raised > 0 {
@@ -271,13 +287,15 @@ impl Change for Settle {
                 self.queue(connection, body).await?;
             }
         }
+        for (alert, body) in &self.changes.grown {
+            let grown = renumber(connection, GROW, alert).await?;
+            if grown > 0 {
+                settled.grown += 1;
+                self.queue(connection, body).await?;
+            }
+        }
         for alert in &self.changes.renumbered {
-            query(RENUMBER)
-                .bind(i64::try_from(alert.number).unwrap_or(i64::MAX))
-                .bind(&alert.name)
-                .bind(&alert.subject)
-                .execute(&mut *connection)
-                .await?;
+            renumber(connection, RENUMBER, alert).await?;
         }
         settled.dropped = self.trim(connection).await?;
         Ok(settled)
@@ -305,6 +323,21 @@ impl Settle {
             .await?;
         Ok(trimmed)
     }
+}
+
+async fn renumber(
+    connection: &mut Connection,
+    statement: &'static str,
+    alert: &Alert,
+) -> Result<u64, sqlx::Error> {
+    query(statement)
+        .bind(i64::try_from(alert.number).unwrap_or(i64::MAX))
+        .bind(alert.told_to.map(ms))
+        .bind(&alert.name)
+        .bind(&alert.subject)
+        .bind(ms(alert.raised_at))
+        .execute(connection)
+        .await
 }
 
 struct Claim {

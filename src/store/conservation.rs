@@ -9,7 +9,7 @@
 //! | accept | releases and parked parts |
 //! | unpark | plus its releases, minus the part |
 //! | a newer message resolves a part; discard; too old | minus the part |
-//! | lease, acknowledge, reject, retry | the same |
+//! | lease, acknowledge, reject, retry; discard or end of a dead letter | the same |
 //! | receipt too old | goes with everything of it |
 //!
 //! A message whose parts nobody counted, because a daemon of a version before

@@ -63,6 +63,12 @@ pub struct DeadLetter {
     pub bytes: u64,
     /// Why, in a word.
     pub rejection: Rejection,
+    /// False when its content is gone: it was discarded, was kept for as long
+    /// as dead letters are, or its key was destroyed. Then it can never be due
+    /// again.
+    pub has_content: bool,
+    /// When a person discarded it.
+    pub discarded_at: Option<Timestamp>,
     /// How many later releases about a case of it its receiver took over or
     /// holds now: made due again, it would come after what is newer.
     pub overtaken: u64,
@@ -137,9 +143,10 @@ pub struct DeadPage {
 const DEAD: &str = "SELECT delivery.id AS id, message_id, message.party AS sender,
     delivery.party AS party, delivery.test AS test, sequence, first_sequence, tenant, domain,
     delivery.message_type AS message_type, delivery.edition AS edition, cases, bytes,
-    delivery.received_at AS received_at, offered_at, leased_at, finished_at, attempt, rejection
+    delivery.received_at AS received_at, offered_at, leased_at, finished_at, attempt, rejection,
+    discarded_at, EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id) AS has_content
     FROM delivery JOIN message ON message.id = message_id
-    WHERE state = 'dead' AND delivery.id > $1
+    WHERE state = 'dead' AND discarded_at IS NULL AND delivery.id > $1
     AND (CAST($2 AS TEXT) IS NULL OR delivery.party = $2)
     AND (CAST($3 AS TEXT) IS NULL OR tenant = $3)
     AND (CAST($4 AS TEXT) IS NULL OR domain = $4)
@@ -151,12 +158,13 @@ const DEAD: &str = "SELECT delivery.id AS id, message_id, message.party AS sende
 const DEAD_BY_ID: &str = "SELECT delivery.id AS id, message_id, message.party AS sender,
     delivery.party AS party, delivery.test AS test, sequence, first_sequence, tenant, domain,
     delivery.message_type AS message_type, delivery.edition AS edition, cases, bytes,
-    delivery.received_at AS received_at, offered_at, leased_at, finished_at, attempt, rejection
+    delivery.received_at AS received_at, offered_at, leased_at, finished_at, attempt, rejection,
+    discarded_at, EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id) AS has_content
     FROM delivery JOIN message ON message.id = message_id
     WHERE state = 'dead' AND delivery.id = $1";
 
 impl Store {
-    /// Up to `limit` dead letters behind the one with the id `after`, oldest
+    /// Up to `limit` dead letters that wait for a decision, behind the one with the id `after`, oldest
     /// first (ids begin with their time).
     ///
     /// # Errors
@@ -187,8 +195,8 @@ impl Store {
         Ok(DeadPage { letters, next })
     }
 
-    /// One dead letter; none when there is no release with this id, or when it
-    /// is not dead.
+    /// One dead letter, also a discarded one; none when there is no release
+    /// with this id, or when it is not dead.
     ///
     /// # Errors
     ///
@@ -204,8 +212,8 @@ impl Store {
         Ok(self.with_overtaken(&mut connection, found).await?.pop())
     }
 
-    /// Every dead letter that the filter names, with what its order depends
-    /// on. What was overtaken is not looked up.
+    /// Every dead letter that the filter names and that still has its content,
+    /// with what its order depends on. What was overtaken is not looked up.
     pub(super) async fn candidates(
         &self,
         filter: &DeadFilter,
@@ -220,19 +228,25 @@ impl Store {
             };
             after = last.value("id")?;
             for row in &rows {
-                found.extend(self.fitting(row, filter)?);
+                let fitting = self.fitting(row, filter)?;
+                found.extend(fitting.filter(|(letter, _)| letter.has_content));
             }
         }
     }
 
-    /// One dead letter as a candidate.
+    /// One dead letter as a candidate; none when it can not be due again.
     pub(super) async fn candidate(&self, id: &str) -> Result<Option<Candidate>, Error> {
         let mut connection = self.reader().await?;
         let row = query(DEAD_BY_ID)
             .bind(id)
             .fetch_optional(&mut connection)
             .await?;
-        Ok(row.as_ref().map(Candidate::read).transpose()?)
+        let Some(row) = row else { return Ok(None) };
+        let is_discarded = row.value::<Option<i64>>("discarded_at")?.is_some();
+        if is_discarded || !row.value("has_content")? {
+            return Ok(None);
+        }
+        Ok(Some(Candidate::read(&row)?))
     }
 
     /// The letter of a row, if its code is the one that was asked for: codes
@@ -267,6 +281,8 @@ impl Store {
             attempts: u32::try_from(row.value::<i64>("attempt")?).unwrap_or(u32::MAX),
             bytes: u64::try_from(row.value::<i64>("bytes")?).unwrap_or(0),
             rejection: Rejection::open(self.keys(), &id, sealed.as_deref()),
+            has_content: row.value("has_content")?,
+            discarded_at: row.moment_or_none("discarded_at")?,
             overtaken: 0,
             id,
         };

@@ -29,6 +29,7 @@ mod counts;
 mod dead;
 mod details;
 mod directory;
+mod discard;
 mod error;
 mod failpoint;
 mod feed;
@@ -68,6 +69,7 @@ pub use copy::{Copied, CopyError, Occupied, Step, copy_store};
 pub use counts::WithheldCount;
 pub use dead::{DeadFilter, DeadLetter, DeadPage, Rejection};
 pub use directory::{Directory, DirectoryChange, Record};
+pub use discard::Discard;
 pub use error::{Cause, Error};
 #[cfg(debug_assertions)]
 pub use failpoint::die_at;
@@ -82,7 +84,7 @@ pub use push::{
     Settled, Settlement, Turn,
 };
 pub use replay::{Replay, ReplayCount, ReplayGroup};
-pub use retention::Expired;
+pub use retention::{Expired, Terms};
 pub use revive::{Overtaken, Retry};
 pub use ring::{RingKey, RingPlace};
 pub use ring_change::Rotation;

@@ -1,12 +1,11 @@
 //! Many dead letters at once: a preview in numbers, and then just that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Store;
 use super::dead::{DeadFilter, DeadLetter};
 use super::error::Error;
-use super::revive::{ATTEMPTS, LOOK_AGAIN, Overtaken};
-use super::sql::{self, Columnar as _};
+use super::revive::{ATTEMPTS, Overtaken};
 use super::survey::{Candidate, Survey, by_inbox};
 use crate::domain::{Domain, PartyId, TenantId};
 
@@ -104,24 +103,17 @@ impl Store {
                 tally.count(&survey, &going);
                 return Ok(());
             }
-            step = self.still_dead(survey.into_candidates()).await?;
+            step = self.without_others(survey.into_candidates()).await?;
         }
         Err(Error::Conflict)
     }
 
-    /// Without those that somebody else made due meanwhile.
-    async fn still_dead(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
-        let ids: Vec<String> = candidates.iter().map(|one| one.id.clone()).collect();
-        let mut connection = self.reader().await?;
-        let rows = sql::select_in(&mut connection, LOOK_AGAIN, &ids, "").await?;
-        let mut dead: HashSet<(&str, i64)> = HashSet::new();
-        for row in &rows {
-            if row.value::<&str>("state")? == "dead" {
-                dead.insert((row.value("id")?, row.value("sequence")?));
-            }
-        }
+    /// Without those that somebody else made due or discarded meanwhile.
+    async fn without_others(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
+        let ids: Vec<&str> = candidates.iter().map(|one| one.id.as_str()).collect();
+        let dead = self.still_dead(&ids).await?;
         let mut still = candidates;
-        still.retain(|one| dead.contains(&(one.id.as_str(), one.sequence)));
+        still.retain(|one| dead.contains(&(one.id.clone(), one.sequence)));
         Ok(still)
     }
 }

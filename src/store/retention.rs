@@ -1,5 +1,6 @@
-//! Removal by age: what was handed over and read again long enough, and
-//! receipts that nobody can ask for any more.
+//! Removal by age: what was handed over and read again long enough, the content
+//! of dead letters that nobody decided about, and receipts that nobody can ask
+//! for any more.
 //!
 //! Rows go in steps, so that receipt goes on in between; the database
 //! overwrites what it removes (`secure_delete`).
@@ -7,6 +8,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use metrics::counter;
 
 use super::Store;
 use super::backend::{Connection, query};
@@ -17,48 +19,60 @@ use super::writer::Change;
 /// Rows that one transaction removes.
 const STEP: i64 = 200;
 
+/// How long what is finished stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The content of what was taken over, after that.
+    pub replay: Duration,
+    /// The content of a dead letter, after it was given up.
+    pub dead: Duration,
+    /// Receipts, after the message came in.
+    pub receipt: Duration,
+}
+
 /// What [`Store::expire`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Messages as they were handed over.
     pub payloads: u64,
+    /// Content of dead letters that nobody decided about.
+    pub dead: u64,
     /// Receipts, with what is known of their deliveries.
     pub receipts: u64,
 }
 
 impl Store {
-    /// Removes the content of what was taken over more than `replay` before
-    /// `now`, and receipts that are older than `receipt` with nothing of them
-    /// unfinished, dead or parked.
+    /// Removes what is older than `terms` at `now`: the content of what was
+    /// taken over, the content of dead letters, and receipts with nothing of
+    /// them unfinished, parked, or dead without a decision. A dead letter stays
+    /// one without its content.
     ///
     /// # Errors
     ///
     /// [`Error::Busy`] or [`Error::Unavailable`]; what is not removed yet is
     /// removed by the next call.
-    pub async fn expire(
-        &self,
-        now: Timestamp,
-        replay: Duration,
-        receipt: Duration,
-    ) -> Result<Expired, Error> {
+    pub async fn expire(&self, now: Timestamp, terms: &Terms) -> Result<Expired, Error> {
         let before = |age: Duration| ms(now.checked_sub(age).unwrap_or(Timestamp::MIN));
-        let mut expired = Expired::default();
+        let (replay, dead) = (before(terms.replay), before(terms.dead));
+        let receipt = first_id_at(before(terms.receipt));
+        Ok(Expired {
+            payloads: self.in_steps(|| DropPayloads { before: replay }).await?,
+            dead: self.in_steps(|| DropDead { before: dead }).await?,
+            receipts: self
+                .in_steps(|| DropReceipts {
+                    before: receipt.clone(),
+                })
+                .await?,
+        })
+    }
+
+    /// Repeats a step until it removes nothing more; gives the sum.
+    async fn in_steps<C: Change<Output = u64>>(&self, step: impl Fn() -> C) -> Result<u64, Error> {
+        let mut removed = 0;
         loop {
-            let step = DropPayloads {
-                before: before(replay),
-            };
-            match self.writer().write(step).await? {
-                0 => break,
-                count => expired.payloads += count,
-            }
-        }
-        loop {
-            let step = DropReceipts {
-                before: first_id_at(before(receipt)),
-            };
-            match self.writer().write(step).await? {
-                0 => return Ok(expired),
-                count => expired.receipts += count,
+            match self.writer().write(step()).await? {
+                0 => return Ok(removed),
+                count => removed += count,
             }
         }
     }
@@ -90,6 +104,34 @@ impl Change for DropPayloads {
     }
 }
 
+struct DropDead {
+    before: i64,
+}
+
+/// Locked, so that none of them is made due meanwhile and goes without content.
+const OLD_DEAD: &str = "SELECT id FROM delivery WHERE state = 'dead' AND finished_at < $1
+    AND EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id)
+    ORDER BY id LIMIT $2";
+
+impl Change for DropDead {
+    type Output = u64;
+
+    async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
+        let mut old = query(OLD_DEAD).bind(self.before).bind(STEP);
+        old.push(connection.row_lock());
+        let rows = old.fetch_all(&mut *connection).await?;
+        let ids: Vec<String> = rows
+            .iter()
+            .map(|row| row.get("id"))
+            .collect::<Result<_, _>>()?;
+        sql::change_in(connection, "DELETE FROM payload WHERE delivery_id IN", &ids).await
+    }
+
+    fn count(&self, removed: &u64) {
+        counter!("sivi_dead_contents_removed_total").increment(*removed);
+    }
+}
+
 struct DropReceipts {
     before: String,
 }
@@ -97,7 +139,7 @@ struct DropReceipts {
 const OLD_RECEIPTS: &str = "SELECT id FROM message WHERE id < $1
     AND NOT EXISTS (SELECT 1 FROM parked WHERE message_id = message.id)
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE message_id = message.id
-        AND (finished_at IS NULL OR state = 'dead'))
+        AND (finished_at IS NULL OR (state = 'dead' AND discarded_at IS NULL)))
     ORDER BY id LIMIT $2";
 
 impl Change for DropReceipts {

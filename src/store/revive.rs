@@ -13,10 +13,10 @@
 //! What came later is looked at before ([`super::survey`]); the writer checks
 //! that nothing moved since, and only that.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Store;
-use super::backend::{Connection, query};
+use super::backend::{Connection, Row, query};
 use super::bells::Rings;
 use super::error::Error;
 use super::message::DeliveryState;
@@ -51,6 +51,10 @@ pub enum Retry {
     },
     /// It is not dead, and nothing was changed.
     NotDead(DeliveryState),
+    /// A person discarded it.
+    Discarded,
+    /// Its content is gone.
+    NoContent,
     /// There is no such release.
     Unknown,
 }
@@ -67,9 +71,10 @@ const RESERVE: &str = "UPDATE inbox SET last_sequence = last_sequence + $3
 const CAME_IN: &str = "SELECT sequence, cases FROM delivery
     WHERE party = $1 AND test = $2 AND sequence > $3 AND sequence <= $4
     ORDER BY sequence LIMIT $5";
-pub(super) const LOOK_AGAIN: &str =
-    "SELECT id, sequence, state, lease_until, finished_at IS NULL AS is_open
+const LOOK_AGAIN: &str =
+    "SELECT id, sequence, state, lease_until, discarded_at, finished_at IS NULL AS is_open
     FROM delivery WHERE id IN";
+const CONTENT: &str = "SELECT delivery_id FROM payload WHERE delivery_id IN";
 /// As if it had never been handed out: what its receiver said about it goes.
 const MAKE_DUE: &str = "UPDATE delivery SET state = 'offered', sequence = $1,
     first_sequence = COALESCE(first_sequence, sequence), offered_at = $2, lease = NULL,
@@ -146,10 +151,12 @@ impl Revive {
     /// True when what moves is where it was, dead or free.
     async fn is_as_it_was(&self, connection: &mut Connection) -> Result<bool, sqlx::Error> {
         let ids: Vec<&str> = self.0.releases.iter().map(|one| one.id.as_str()).collect();
-        let rows = sql::lock_in(connection, LOOK_AGAIN, ids, " ORDER BY id").await?;
+        let rows = sql::lock_in(connection, LOOK_AGAIN, ids.clone(), " ORDER BY id").await?;
+        // Read once the rows are locked: who takes content away locks them too.
+        let content = with_content(connection, &ids).await?;
         let mut found: HashMap<&str, (i64, bool, bool)> = HashMap::new();
         for row in &rows {
-            let is_dead = row.get::<&str>("state")? == "dead";
+            let is_dead = waits(row, &content)?;
             let is_over = !row.get::<bool>("is_open")?;
             let is_free = !is_over && !is_held(row, connection.now_ms())?;
             let seen = (row.get("sequence")?, is_dead, is_free);
@@ -177,7 +184,35 @@ impl Revive {
     }
 }
 
-const STATE: &str = "SELECT state, lease_until FROM delivery WHERE id = $1";
+/// Which of these releases have their content.
+async fn with_content(
+    connection: &mut Connection,
+    ids: &[&str],
+) -> Result<HashSet<String>, sqlx::Error> {
+    let rows = sql::select_in(connection, CONTENT, ids, "").await?;
+    rows.iter().map(|row| row.get("delivery_id")).collect()
+}
+
+/// True for a dead letter that can be made due again.
+fn waits(row: &Row, content: &HashSet<String>) -> Result<bool, sqlx::Error> {
+    Ok(row.get::<&str>("state")? == "dead"
+        && row.get::<Option<i64>>("discarded_at")?.is_none()
+        && content.contains(row.get::<&str>("id")?))
+}
+
+/// Where a release stands, of a row with `state` and `lease_until`.
+pub(super) fn state(row: &Row, now: i64) -> Result<DeliveryState, sqlx::Error> {
+    Ok(match row.get::<&str>("state")? {
+        "taken_over" => DeliveryState::TakenOver,
+        "dead" => DeliveryState::Dead,
+        _ if is_held(row, now)? => DeliveryState::Leased,
+        _ => DeliveryState::Offered,
+    })
+}
+
+const STATE: &str = "SELECT state, lease_until, discarded_at,
+    EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id) AS has_content
+    FROM delivery WHERE id = $1";
 
 impl Store {
     /// Makes a dead letter due again, at the end of its inbox and before what
@@ -236,11 +271,28 @@ impl Store {
         let Some(row) = row else {
             return Ok(Retry::Unknown);
         };
-        Ok(Retry::NotDead(match row.value::<&str>("state")? {
-            "taken_over" => DeliveryState::TakenOver,
-            "dead" => DeliveryState::Dead,
-            _ if is_held(&row, ms(self.clock().now()))? => DeliveryState::Leased,
-            _ => DeliveryState::Offered,
-        }))
+        let is_discarded = row.value::<Option<i64>>("discarded_at")?.is_some();
+        let has_content: bool = row.value("has_content")?;
+        let state = state(&row, ms(self.clock().now()))?;
+        let is_dead = state == DeliveryState::Dead;
+        Ok(match (is_dead, is_discarded, has_content) {
+            (true, true, _) => Retry::Discarded,
+            (true, false, false) => Retry::NoContent,
+            (true, false, true) | (false, ..) => Retry::NotDead(state),
+        })
+    }
+
+    /// The numbers of those of these dead letters that still can be made due.
+    pub(super) async fn still_dead(&self, ids: &[&str]) -> Result<HashSet<(String, i64)>, Error> {
+        let mut connection = self.reader().await?;
+        let rows = sql::select_in(&mut connection, LOOK_AGAIN, ids, "").await?;
+        let content = with_content(&mut connection, ids).await?;
+        let mut still = HashSet::new();
+        for row in &rows {
+            if waits(row, &content)? {
+                still.insert((row.value("id")?, row.value("sequence")?));
+            }
+        }
+        Ok(still)
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::Store;
-use super::backend::query;
+use super::backend::{Row, query};
 use super::error::Error;
 use super::ledger;
 use super::sql::{Columnar as _, ms};
@@ -52,6 +52,8 @@ pub struct DeadLetters {
     pub count: u64,
     /// When the first of them was given up.
     pub since: Option<Timestamp>,
+    /// When the last of them was.
+    pub latest: Option<Timestamp>,
 }
 
 /// What of one sender is parked for one reason.
@@ -91,7 +93,13 @@ const WAITING: &str = "SELECT tenant, party, domain, message_type, test, COUNT(*
     GROUP BY tenant, party, domain, message_type, test
     ORDER BY tenant, party, domain, message_type, test";
 const DEAD: &str = "SELECT tenant, party, domain, test, COUNT(*) AS dead,
-    MIN(finished_at) AS since FROM delivery WHERE state = 'dead'
+    MIN(finished_at) AS since, MAX(finished_at) AS latest
+    FROM delivery WHERE state = 'dead' AND discarded_at IS NULL
+    GROUP BY tenant, party, domain, test ORDER BY tenant, party, domain, test";
+const DEAD_ENDING: &str = "SELECT tenant, party, domain, test, COUNT(*) AS dead,
+    MIN(finished_at) AS since, MAX(finished_at) AS latest
+    FROM delivery WHERE state = 'dead' AND discarded_at IS NULL AND finished_at < $1
+    AND EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id)
     GROUP BY tenant, party, domain, test ORDER BY tenant, party, domain, test";
 const PARKED: &str = "SELECT party, reason, COUNT(*) AS parts,
     CAST(SUM(bytes) AS BIGINT) AS bytes, MIN(received_at) AS oldest FROM parked
@@ -157,7 +165,7 @@ impl Store {
         waiting.collect()
     }
 
-    /// Dead letters, per route.
+    /// Dead letters that wait for a decision, per route.
     ///
     /// # Errors
     ///
@@ -165,17 +173,22 @@ impl Store {
     pub async fn dead_counts(&self) -> Result<Vec<DeadLetters>, Error> {
         let mut connection = self.reader().await?;
         let rows = query(DEAD).fetch_all(&mut connection).await?;
-        let dead = rows.iter().map(|row| {
-            Ok(DeadLetters {
-                tenant: row.word("tenant", |text| TenantId::parse(text).ok())?,
-                party: row.word("party", |text| PartyId::parse(text).ok())?,
-                domain: row.word("domain", |text| text.parse().ok())?,
-                test: row.value("test")?,
-                count: count(row.value("dead")?),
-                since: row.moment_or_none("since")?,
-            })
-        });
-        dead.collect()
+        rows.iter().map(dead_letters).collect()
+    }
+
+    /// Of them those that were given up before `before` and still have their
+    /// content, per route.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::waiting`].
+    pub async fn dead_ending(&self, before: Timestamp) -> Result<Vec<DeadLetters>, Error> {
+        let mut connection = self.reader().await?;
+        let rows = query(DEAD_ENDING)
+            .bind(ms(before))
+            .fetch_all(&mut connection)
+            .await?;
+        rows.iter().map(dead_letters).collect()
     }
 
     /// What is parked, per sender and reason. Parking is bounded per sender,
@@ -248,6 +261,18 @@ pub struct LedgerStep {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerWalk {
     after: Vec<u8>,
+}
+
+fn dead_letters(row: &Row) -> Result<DeadLetters, Error> {
+    Ok(DeadLetters {
+        tenant: row.word("tenant", |text| TenantId::parse(text).ok())?,
+        party: row.word("party", |text| PartyId::parse(text).ok())?,
+        domain: row.word("domain", |text| text.parse().ok())?,
+        test: row.value("test")?,
+        count: count(row.value("dead")?),
+        since: row.moment_or_none("since")?,
+        latest: row.moment_or_none("latest")?,
+    })
 }
 
 fn count(number: i64) -> u64 {

@@ -1,6 +1,10 @@
 //! What holds, from what was observed. Pure: the same observation gives the
 //! same conditions.
 
+mod name;
+
+pub use name::{AlertName, Severity};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,124 +19,11 @@ use crate::store::{Alert, ApiKey, DeadLetters, ParkedCount, PausedReceiver, Unac
 /// Days before something expires at which operators are told.
 const EXPIRES_WITHIN: Duration = Duration::from_hours(14 * 24);
 
+/// Days before the content of a dead letter goes at which operators are told.
+const DEAD_ENDING_WITHIN: Duration = Duration::from_hours(14 * 24);
+
 /// After how long another node may say that an alert about a node is over.
 const NODE_GONE: Duration = Duration::from_hours(2);
-
-/// The alerts there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AlertName {
-    /// Something waits for its receiver for too long.
-    Undelivered,
-    /// A receiver rejected something, or it was given up.
-    DeadLetter,
-    /// What is parked comes near its bound in number, bytes or age.
-    Parked,
-    /// A receiver that is pushed to takes nothing; its queue stays.
-    ReceiverPaused,
-    /// A key or certificate is about to end.
-    Expiring,
-    /// A message breaks the law of conservation.
-    Unaccounted,
-    /// An open case of which nobody said anything for three years.
-    CaseSilent,
-    /// The clock of a node jumped.
-    ClockJump,
-    /// A node cannot use all of the stored configuration.
-    ConfigurationUnusable,
-    /// The database does not answer a node.
-    DatabaseFailing,
-}
-
-impl AlertName {
-    /// Every alert.
-    pub const ALL: &'static [Self] = &[
-        Self::Undelivered,
-        Self::DeadLetter,
-        Self::Parked,
-        Self::ReceiverPaused,
-        Self::Expiring,
-        Self::Unaccounted,
-        Self::CaseSilent,
-        Self::ClockJump,
-        Self::ConfigurationUnusable,
-        Self::DatabaseFailing,
-    ];
-
-    /// The word in messages, metrics and the database.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Undelivered => "undelivered",
-            Self::DeadLetter => "dead_letter",
-            Self::Parked => "parked",
-            Self::ReceiverPaused => "receiver_paused",
-            Self::Expiring => "expiring",
-            Self::Unaccounted => "unaccounted",
-            Self::CaseSilent => "case_silent",
-            Self::ClockJump => "clock_jump",
-            Self::ConfigurationUnusable => "configuration_unusable",
-            Self::DatabaseFailing => "database_failing",
-        }
-    }
-
-    /// How fast a person should look.
-    #[must_use]
-    pub fn severity(self) -> Severity {
-        match self {
-            Self::Undelivered
-            | Self::Unaccounted
-            | Self::ConfigurationUnusable
-            | Self::DatabaseFailing => Severity::Critical,
-            Self::DeadLetter
-            | Self::Parked
-            | Self::ReceiverPaused
-            | Self::Expiring
-            | Self::CaseSilent
-            | Self::ClockJump => Severity::Warning,
-        }
-    }
-
-    /// What it means, for the message and for people.
-    #[must_use]
-    pub fn summary(self) -> &'static str {
-        match self {
-            Self::Undelivered => {
-                "releases wait for their receiver for longer than the route allows"
-            }
-            Self::DeadLetter => "releases were rejected or given up and wait for a decision",
-            Self::Parked => "parked parts come near the bound of their sender",
-            Self::ReceiverPaused => "a receiver that is pushed to takes nothing; its queue stays",
-            Self::Expiring => "a key or certificate ends within 14 days",
-            Self::Unaccounted => "accepted messages miss a part, or have a part in no state",
-            Self::CaseSilent => "open cases had no message for three years",
-            Self::ClockJump => "the clock of a node jumped, by this many seconds",
-            Self::ConfigurationUnusable => {
-                "a node cannot use all of the stored configuration; these parties cannot send to it"
-            }
-            Self::DatabaseFailing => "the database does not answer a node",
-        }
-    }
-}
-
-/// How fast a person should look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// Now: a term or a message is at stake.
-    Critical,
-    /// Today.
-    Warning,
-}
-
-impl Severity {
-    /// `critical` or `warning`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Critical => "critical",
-            Self::Warning => "warning",
-        }
-    }
-}
 
 /// What an alert is about: words such as party and domain, never a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,6 +55,8 @@ pub struct Condition {
     pub since: Timestamp,
     /// How many.
     pub number: u64,
+    /// When the latest of them came about, where a later one is told again.
+    pub latest: Option<Timestamp>,
 }
 
 /// What was observed. `None` is not observed this time: then nothing is said
@@ -174,6 +67,9 @@ pub struct Observed {
     pub waiting: Option<Vec<Waiting>>,
     /// Dead letters.
     pub dead: Option<Vec<DeadLetters>>,
+    /// Those of them that were given up before [`Bounds::dead_ending_before`]
+    /// and have their content.
+    pub dead_ending: Option<Vec<DeadLetters>>,
     /// Parked parts.
     pub parked: Option<Vec<ParkedCount>>,
     /// Receivers that are pushed to and paused.
@@ -216,6 +112,8 @@ pub struct Bounds {
     pub parked_bytes_per_party: u64,
     /// Days that a part is parked.
     pub parked_days: u64,
+    /// Days that the content of a dead letter is kept.
+    pub dead_days: u64,
 }
 
 impl Bounds {
@@ -227,7 +125,21 @@ impl Bounds {
             parked_per_party: settings.limits.parked_per_party,
             parked_bytes_per_party: settings.limits.parked_bytes_per_party,
             parked_days: settings.limits.parked_days,
+            dead_days: settings.limits.dead_days,
         }
+    }
+
+    /// Dead letters that were given up before this moment lose their content
+    /// within fourteen days.
+    #[must_use]
+    pub fn dead_ending_before(&self, now: Timestamp) -> Timestamp {
+        now.saturating_sub(self.dead_told_after())
+            .unwrap_or(Timestamp::MIN)
+    }
+
+    fn dead_told_after(&self) -> Duration {
+        let kept = Duration::from_hours(self.dead_days.saturating_mul(24));
+        kept.saturating_sub(DEAD_ENDING_WITHIN)
     }
 }
 
@@ -237,6 +149,7 @@ impl Observed {
         let seen = [
             (AlertName::Undelivered, self.waiting.is_some()),
             (AlertName::DeadLetter, self.dead.is_some()),
+            (AlertName::DeadLetterEnding, self.dead_ending.is_some()),
             (AlertName::Parked, self.parked.is_some()),
             (AlertName::ReceiverPaused, self.paused.is_some()),
             (AlertName::Expiring, self.endings.is_some()),
@@ -266,6 +179,11 @@ pub fn conditions(
         now,
     ));
     holds.extend(dead(observed.dead.as_deref().unwrap_or_default(), now));
+    holds.extend(dead_ending(
+        observed.dead_ending.as_deref().unwrap_or_default(),
+        bounds,
+        now,
+    ));
     holds.extend(parked(
         observed.parked.as_deref().unwrap_or_default(),
         bounds,
@@ -296,6 +214,7 @@ pub fn conditions(
         subject: Subject::default(),
         since,
         number,
+        latest: None,
     }));
     let of_node = [
         (AlertName::ClockJump, observed.clock_jump.flatten()),
@@ -311,6 +230,7 @@ pub fn conditions(
             subject: Subject::default().with("node", node),
             since,
             number,
+            latest: None,
         })
     }));
     holds
@@ -330,6 +250,7 @@ fn undelivered(waiting: &[Waiting], directory: &Directory, now: Timestamp) -> Ve
                 .with("message_type", &one.message_type),
             since,
             number: one.due + one.leased,
+            latest: None,
         })
     });
     late.collect()
@@ -339,14 +260,32 @@ fn dead(dead: &[DeadLetters], now: Timestamp) -> Vec<Condition> {
     let dead = dead.iter().filter(|one| !one.test && one.count > 0);
     let dead = dead.map(|one| Condition {
         name: AlertName::DeadLetter,
-        subject: Subject::default()
-            .with("tenant", one.tenant.as_str())
-            .with("party", one.party.as_str())
-            .with("domain", one.domain.as_str()),
+        subject: route(one),
         since: one.since.unwrap_or(now),
         number: one.count,
+        latest: one.latest,
     });
     dead.collect()
+}
+
+fn dead_ending(ending: &[DeadLetters], bounds: Bounds, now: Timestamp) -> Vec<Condition> {
+    let began = |died: Timestamp| died.saturating_add(bounds.dead_told_after()).unwrap_or(now);
+    let ending = ending.iter().filter(|one| !one.test && one.count > 0);
+    let ending = ending.map(|one| Condition {
+        name: AlertName::DeadLetterEnding,
+        subject: route(one),
+        since: one.since.map_or(now, began),
+        number: one.count,
+        latest: one.latest,
+    });
+    ending.collect()
+}
+
+fn route(of: &DeadLetters) -> Subject {
+    Subject::default()
+        .with("tenant", of.tenant.as_str())
+        .with("party", of.party.as_str())
+        .with("domain", of.domain.as_str())
 }
 
 /// Per sender, over all reasons: that is what the bounds are about.
@@ -374,6 +313,7 @@ fn parked(parked: &[ParkedCount], bounds: Bounds, now: Timestamp) -> Vec<Conditi
         subject: Subject::default().with("party", party),
         since: oldest,
         number: parts,
+        latest: None,
     });
     full.collect()
 }
@@ -389,6 +329,7 @@ fn paused(paused: &[PausedReceiver], directory: &Directory, now: Timestamp) -> V
         subject: Subject::default().with("party", one.party.as_str()),
         since: one.since.unwrap_or(now),
         number: one.failures,
+        latest: None,
     });
     paused.collect()
 }
@@ -401,6 +342,7 @@ fn expiring(endings: &[Ending], now: Timestamp) -> Vec<Condition> {
         subject: one.subject.clone(),
         since: one.ends_at.saturating_sub(EXPIRES_WITHIN).unwrap_or(now),
         number: age(now, one.ends_at).as_secs() / 86_400,
+        latest: None,
     });
     endings.collect()
 }

@@ -14,15 +14,14 @@ use metrics::counter;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::condition::{
-    AlertName, Bounds, Condition, Endings, Observed, Subject, conditions, may_clear,
-};
+use super::changes::{changes, raise};
+use super::condition::{AlertName, Bounds, Condition, Endings, Observed, Subject, conditions};
 use super::courier::{Call, Courier, CourierError};
 use super::message::{Transition, body};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::setup::Current;
-use crate::store::{self, Alert, AlertChanges, LedgerWalk, Store, Walk};
+use crate::store::{self, Alert, LedgerWalk, Store, Walk};
 
 /// How long a release must have been on offer before its age counts: what was
 /// parked may be old when it is offered.
@@ -242,6 +241,7 @@ impl Look {
                 subject: Subject::default().with("node", &self.node),
                 since: now,
                 number: 1,
+                latest: None,
             };
             let alert = raise(&failing, now);
             *self.board.failing() = Some(alert.clone());
@@ -290,6 +290,9 @@ impl Look {
         for (alert, _) in &told.raised {
             log(alert, Transition::Raised);
         }
+        for (alert, _) in &told.grown {
+            log(alert, Transition::Grown);
+        }
         for (alert, _) in &told.cleared {
             log(alert, Transition::Cleared);
         }
@@ -304,6 +307,9 @@ impl Look {
         let waiting = store.waiting(now, OFFERED_FOR).await;
         observed.waiting = self.seen("waiting releases", waiting);
         observed.dead = self.seen("dead letters", store.dead_counts().await);
+        let before = Bounds::of(&self.settings()).dead_ending_before(now);
+        let ending = store.dead_ending(before).await;
+        observed.dead_ending = self.seen("dead letters whose content ends", ending);
         observed.parked = self.seen("parked parts", store.parked_counts().await);
         observed.paused = self.seen("paused receivers", store.paused_receivers().await);
         let api_keys = self.seen("API keys", store.api_keys().await);
@@ -380,63 +386,13 @@ fn log(alert: &Alert, transition: Transition) {
             alert = %name, %subject, number,
             "Alert {name} was raised for {subject}: {number}"
         ),
+        Transition::Grown => tracing::warn!(
+            alert = %name, %subject, number,
+            "Alert {name} grew for {subject}: {number}"
+        ),
         Transition::Cleared => tracing::info!(
             alert = %name, %subject,
             "Alert {name} is over for {subject}"
         ),
     }
-}
-
-fn raise(condition: &Condition, now: Timestamp) -> Alert {
-    Alert {
-        name: condition.name.as_str().to_owned(),
-        subject: condition.subject.to_json(),
-        severity: condition.name.severity().as_str().to_owned(),
-        since: condition.since,
-        number: condition.number,
-        raised_at: now,
-    }
-}
-
-/// What is to be told, given what is raised and what holds.
-fn changes(
-    raised: Vec<Alert>,
-    holds: &[Condition],
-    observed: &Observed,
-    node: &str,
-    now: Timestamp,
-) -> AlertChanges {
-    let mut changes = AlertChanges::default();
-    let same = |alert: &Alert, condition: &Condition| {
-        alert.name == condition.name.as_str() && alert.subject == condition.subject.to_json()
-    };
-    for condition in holds {
-        match raised.iter().find(|alert| same(alert, condition)) {
-            None => {
-                let alert = raise(condition, now);
-                let text = body(&alert, Transition::Raised, condition.name.summary(), now);
-                changes.raised.push((alert, text));
-            }
-            Some(alert) if alert.number != condition.number => {
-                changes.renumbered.push(Alert {
-                    number: condition.number,
-                    ..alert.clone()
-                });
-            }
-            Some(_) => {}
-        }
-    }
-    let seen = observed.names();
-    for alert in raised {
-        if !holds.iter().any(|condition| same(&alert, condition))
-            && may_clear(&alert, &seen, node, now)
-        {
-            let known = AlertName::ALL.iter();
-            let known = known.copied().find(|name| name.as_str() == alert.name);
-            let summary = known.map_or("", AlertName::summary);
-            let text = body(&alert, Transition::Cleared, summary, now);
-            changes.cleared.push((alert, text));
-        }
-    }
-    changes
 }

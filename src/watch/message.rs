@@ -15,16 +15,18 @@ use crate::store::Alert;
 pub enum Transition {
     /// Its condition holds now.
     Raised,
+    /// It is raised, and there is more of what it is about.
+    Grown,
     /// Its condition is over.
     Cleared,
 }
 
 impl Transition {
-    /// `raised` or `cleared`.
+    /// `raised`, also when it is told again, or `cleared`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Raised => "raised",
+            Self::Raised | Self::Grown => "raised",
             Self::Cleared => "cleared",
         }
     }
@@ -38,6 +40,7 @@ pub(super) fn body(alert: &Alert, transition: Transition, summary: &str, at: Tim
         "type": format!("sivi-gateway.alert.{}", transition.as_str()),
         "alert": alert.name,
         "transition": transition.as_str(),
+        "again": transition == Transition::Grown,
         "severity": alert.severity,
         "subject": subject,
         "since": alert.since.to_string(),

@@ -1,11 +1,12 @@
 //! Watching: what operators have to know, told once.
 //!
-//! `condition` says what holds, purely, from what was observed; `age` says how
-//! long something may wait. `look` observes every few seconds, settles the
+//! `condition` says what holds, purely, from what was observed, and `changes`
+//! what of it is news; `age` says how long something may wait. `look` observes every few seconds, settles the
 //! alerts in the store, and walks along the law of conservation. `courier`
 //! brings messages to the webhook. Nothing here names a person.
 
 mod age;
+mod changes;
 mod condition;
 mod courier;
 mod look;

@@ -3,6 +3,7 @@
 mod accepting;
 mod backup;
 mod copy;
+mod decisions;
 mod faults;
 mod inbox;
 mod letters;

@@ -115,6 +115,7 @@ on_both! {
             since: place.now(),
             number: 1,
             raised_at: place.now(),
+            told_to: None,
         };
         let raise = || AlertChanges {
             raised: vec![(alert.clone(), "raised".to_owned())],
@@ -160,6 +161,45 @@ on_both! {
         assert!(store.alerts().await.unwrap().is_empty());
     }
 
+    async fn more_of_an_alert_is_told_by_one_node(place: Place) {
+        let (store, other) = (place.open().await, place.open().await);
+        let alert = |number, told_to| Alert {
+            name: "dead_letter".to_owned(),
+            subject: "{}".to_owned(),
+            severity: "warning".to_owned(),
+            since: start(),
+            number,
+            raised_at: start(),
+            told_to: Some(start() + SECONDS(told_to)),
+        };
+        let raised = AlertChanges {
+            raised: vec![(alert(1, 0), "raised".to_owned())],
+            ..AlertChanges::default()
+        };
+        store.settle_alerts(raised, start(), Some(10)).await.unwrap();
+        let grown = |alert: Alert| AlertChanges {
+            grown: vec![(alert, "again".to_owned())],
+            ..AlertChanges::default()
+        };
+        // More of them, and as many but a later one.
+        for more in [alert(2, 0), alert(2, 5)] {
+            place.clock.advance(SECONDS(1));
+            let now = place.now();
+            let (first, second) = tokio::join!(
+                store.settle_alerts(grown(more.clone()), now, Some(10)),
+                other.settle_alerts(grown(more.clone()), now, Some(10)),
+            );
+            assert_eq!(first.unwrap().grown + second.unwrap().grown, 1);
+            assert_eq!(store.alerts().await.unwrap(), [more]);
+        }
+        for body in ["raised", "again", "again"] {
+            let next = store.next_alert_message(place.now(), SECONDS(60)).await.unwrap().unwrap();
+            assert_eq!(next.body, body);
+            store.alert_message_sent(&next.id).await.unwrap();
+        }
+        assert_eq!(store.next_alert_message(place.now(), SECONDS(60)).await.unwrap(), None);
+    }
+
     async fn the_queue_of_alerts_is_bounded(place: Place) {
         let store = place.open().await;
         let alert = |n: u64| Alert {
@@ -169,6 +209,7 @@ on_both! {
             since: place.now(),
             number: 1,
             raised_at: place.now(),
+            told_to: None,
         };
         let mut dropped = 0;
         for n in 0..5 {
@@ -273,6 +314,8 @@ enum Act {
     Lease { limit: usize },
     Ack { nth: usize },
     Reject { nth: usize },
+    RetryDead { nth: usize },
+    DiscardDead { nth: usize },
     Pass { hours: u64 },
     ExpireParked,
     ExpireReceipts,
@@ -289,7 +332,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => nth.clone().prop_map(|nth| Act::Discard { nth }),
         3 => (1_usize..5).prop_map(|limit| Act::Lease { limit }),
         2 => nth.clone().prop_map(|nth| Act::Ack { nth }),
-        1 => nth.prop_map(|nth| Act::Reject { nth }),
+        1 => nth.clone().prop_map(|nth| Act::Reject { nth }),
+        1 => nth.clone().prop_map(|nth| Act::RetryDead { nth }),
+        1 => nth.prop_map(|nth| Act::DiscardDead { nth }),
         2 => (1_u64..200).prop_map(|hours| Act::Pass { hours }),
         1 => Just(Act::ExpireParked),
         1 => Just(Act::ExpireReceipts),
@@ -330,6 +375,15 @@ impl Stroll {
     async fn nth_parked(&self, nth: usize) -> Option<ParkedItem> {
         let parked = self.store.parked(&ParkedFilter::default()).await.unwrap();
         parked.into_iter().nth(nth)
+    }
+
+    async fn nth_dead(&self, nth: usize) -> Option<String> {
+        let page = self
+            .store
+            .dead_letters(&DeadFilter::default(), None, 6)
+            .await;
+        let letters = page.unwrap().letters;
+        letters.into_iter().nth(nth).map(|letter| letter.id)
     }
 
     async fn act(&mut self, act: Act) {
@@ -397,11 +451,27 @@ impl Stroll {
                 let rejected = self.store.reject(&party("arbo"), id, lease, "c", "").await;
                 assert!(!matches!(rejected, Err(InboxError::Store(_))));
             }
+            Act::RetryDead { nth } => {
+                let Some(id) = self.nth_dead(nth).await else {
+                    return;
+                };
+                self.store.retry(&id, Overtaken::Send).await.unwrap();
+            }
+            Act::DiscardDead { nth } => {
+                let Some(id) = self.nth_dead(nth).await else {
+                    return;
+                };
+                assert_eq!(self.store.discard_dead(&id).await, Ok(Discard::Done));
+            }
             Act::Pass { hours } => self.place.clock.advance(Duration::from_hours(hours)),
             Act::ExpireParked => drop(self.store.expire_parked(now, 14).await.unwrap()),
             Act::ExpireReceipts => {
-                let (replay, receipt) = (SECONDS(60), Duration::from_hours(300));
-                self.store.expire(now, replay, receipt).await.unwrap();
+                let terms = Terms {
+                    replay: SECONDS(60),
+                    dead: Duration::from_hours(200),
+                    receipt: Duration::from_hours(300),
+                };
+                self.store.expire(now, &terms).await.unwrap();
             }
             Act::Restart => {
                 self.store.close().await;

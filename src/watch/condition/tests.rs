@@ -10,6 +10,7 @@ const BOUNDS: Bounds = Bounds {
     parked_per_party: 10,
     parked_bytes_per_party: 1_000,
     parked_days: 10,
+    dead_days: 90,
 };
 
 fn now() -> Timestamp {
@@ -179,6 +180,35 @@ fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
     );
 }
 
+#[test]
+fn the_end_of_the_content_of_a_dead_letter_is_told_two_weeks_before() {
+    assert_eq!(BOUNDS.dead_ending_before(now()), now() - 76 * 24 * HOUR);
+    let letters = |test| DeadLetters {
+        tenant: TenantId::parse("bakkerij").unwrap(),
+        party: party("arbo"),
+        domain: Domain::Arbodienst,
+        test,
+        count: 2,
+        since: Some(now() - 80 * 24 * HOUR),
+        latest: Some(now() - 77 * 24 * HOUR),
+    };
+    let held = hold(&Observed {
+        dead_ending: Some(vec![letters(false), letters(true)]),
+        ..Observed::default()
+    });
+    assert_eq!(held.len(), 1);
+    assert_eq!(
+        (held[0].name, held[0].number),
+        (AlertName::DeadLetterEnding, 2)
+    );
+    assert_eq!(held[0].since, now() - 4 * 24 * HOUR);
+    assert_eq!(
+        held[0].latest,
+        letters(false).latest,
+        "another one is told again"
+    );
+}
+
 /// Every alert has its row in the page for operators.
 #[test]
 fn every_alert_is_in_the_page_for_operators() {
@@ -198,6 +228,7 @@ fn what_was_not_observed_stays_as_it_is() {
         since: now(),
         number: 1,
         raised_at: now(),
+        told_to: None,
     };
     let observed = Observed {
         dead: Some(Vec::new()),
