@@ -43,11 +43,12 @@ const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', FALSE)
 const FSYNC: &str = "SELECT current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS pages";
 /// Settings of a session, where this version of the server has them. Nothing
-/// ends it for being slow or idle; a client that vanished without a word is
-/// noticed within two minutes.
+/// ends it for being slow or idle, and it waits longer for others, since
+/// nobody waits behind it; a client that vanished without a word is noticed
+/// within two minutes.
 const LIFT_TIME_LIMITS: &str = "SELECT set_config(name, wanted, FALSE) AS done
     FROM (VALUES ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
-        ('transaction_timeout', '0'), ('tcp_keepalives_idle', '60'),
+        ('transaction_timeout', '0'), ('lock_timeout', '20s'), ('tcp_keepalives_idle', '60'),
         ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '6')) AS wish (name, wanted)
     JOIN pg_settings USING (name)";
 

@@ -40,7 +40,8 @@ use tables::{TABLES, Table, unlisted};
 pub(super) use moment::copy_moment;
 pub use outcome::{Copied, CopyError, Occupied, Step};
 
-/// How long to wait for daemons that write, on both sides.
+/// How long to wait for daemons that write the source. The target waits as long
+/// once its time limits are lifted.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Moves everything from the file `from` to the server `to`, which must be
@@ -153,6 +154,7 @@ impl Sides {
     /// looks what came of it.
     async fn verdict_of_target(&self, copy: &str) -> Result<Verdict, Error> {
         let mut target = self.target.writer().await?;
+        target.lift_time_limits().await?;
         if !target.has_table("_copy").await? {
             return Ok(Verdict::Stranger);
         }

@@ -88,6 +88,7 @@ async fn no_time_limit_ends_the_target_while_the_source_is_read() {
     let mut target = sides.lock_target().await.unwrap();
     let ask = "SELECT current_setting('idle_in_transaction_session_timeout') AS idle,
         current_setting('statement_timeout') AS statement,
+        current_setting('lock_timeout') AS lock,
         current_setting('tcp_keepalives_idle') AS keepalive";
     let row = query(ask).fetch_one(&mut target).await.unwrap();
     let limit = |name| row.get::<String>(name).unwrap();
@@ -95,6 +96,7 @@ async fn no_time_limit_ends_the_target_while_the_source_is_read() {
         (limit("idle"), limit("statement")),
         ("0".into(), "0".into())
     );
+    assert_eq!(limit("lock"), "20s");
     // What ends it instead is that the copy is gone.
     assert_eq!(limit("keepalive"), "60");
 }
