@@ -287,6 +287,10 @@ async fn a_site_on_postgres_comes_back_from_a_backup() {
     back.installation.write("target", &back.to);
     assert_eq!(back.copy().code, 0);
     back.switch_over();
+    back.installation.write("ring", new_database().await);
+    back.installation
+        .yes(&["keys", "copy", "--to", "file:ring"]);
+    back.set("keys.ring = \"file:ring\"");
     let node = back.installation.serve();
     let client = back.installation.client();
     let mut known = 0;
