@@ -239,6 +239,7 @@ pub mod testing {
     }
 
     /// A parked part of a tenant's.
+    #[must_use]
     pub fn parked_of(tenant: TenantId, id: &str, reason: Code) -> Parked {
         Parked {
             tenant: Some(tenant),
