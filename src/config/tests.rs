@@ -166,7 +166,7 @@ fn what_waits_for_a_restart_is_what_the_manual_says() {
     let all = "listen = \"127.0.0.1:1\"\ndata_dir = \"other\"\nlimits.replay_days = 1\n\
         admin.listen = \"127.0.0.1:2\"\ndatabase.url = \"sqlite:a.db\"\n\
         keys.data = \"file:a\"\nkeys.previous = \"file:b\"\nkeys.ring = \"sqlite:b.db\"\n\
-        log.level = \"warn\"\nalerts.queue = 1\ntrace.endpoint = \"http://127.0.0.1/\"\n";
+        log.format = \"json\"\nalerts.queue = 1\ntrace.endpoint = \"http://127.0.0.1/\"\n";
     let (_, waiting) = read("").unwrap().take_over(read(all).unwrap());
     let manual = include_str!("../../docs/connecting.md");
     let list = manual.split("bound or started (").nth(1).unwrap();

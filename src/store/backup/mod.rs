@@ -33,7 +33,7 @@ pub struct Contents {
     pub messages: u64,
     /// Releases that nobody has taken over or given up.
     pub undelivered: u64,
-    /// Releases that were given up.
+    /// Releases that were given up and wait for a person.
     pub dead: u64,
     /// Parked parts.
     pub parked: u64,
@@ -194,7 +194,7 @@ async fn check(connection: &mut Connection) -> Result<(), BackupError> {
 const KEYS: &str = "SELECT COUNT(*) AS total FROM ring_key";
 const CONTENTS: &str = "SELECT (SELECT COUNT(*) FROM message) AS messages,
     (SELECT COUNT(*) FROM delivery WHERE finished_at IS NULL) AS undelivered,
-    (SELECT COUNT(*) FROM delivery WHERE state = 'dead') AS dead,
+    (SELECT COUNT(*) FROM delivery WHERE state = 'dead' AND discarded_at IS NULL) AS dead,
     (SELECT COUNT(*) FROM parked) AS parked,
     (SELECT MAX(received_at) FROM message) AS newest";
 
