@@ -120,6 +120,8 @@ fn exporter(settings: &Settings, runtime: Handle) -> Result<Option<SpanExporter>
     };
     let client = reqwest::Client::builder()
         .timeout(TIMEOUT)
+        // The environment is not a setting of ours.
+        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|_| TraceError)?;

@@ -338,3 +338,26 @@ async fn the_level_of_the_log_follows_a_signal() {
     assert_eq!(reloads.count(), 1, "{log:?}");
     assert!(!log.concat().contains("log changed"), "{log:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_gets_nothing_with_a_key_that_was_revoked_meanwhile() {
+    let gateway = Gateway::boot_with(DIRECTORY, "limits.polls_per_party = 1\n").await;
+    let lease = gateway.post_json("arbo-noord", "/v1/inbox/lease?wait=20", json!({}));
+    let and_then = async {
+        until("it waits, and nobody beside it", async || {
+            let path = "/v1/inbox/lease?wait=1";
+            let second = gateway.post_json("arbo-noord", path, json!({})).await;
+            second.status() == StatusCode::TOO_MANY_REQUESTS
+        })
+        .await;
+        revoke(&gateway, "arbo-noord").await;
+        until("the key is refused", async || {
+            feed(&gateway, "arbo-noord").await == StatusCode::UNAUTHORIZED
+        })
+        .await;
+        gateway.accept("adp", Absence::default().xml()).await;
+    };
+    let (answer, ()) = tokio::join!(lease, and_then);
+    problem(answer, 401).await;
+    gateway.stop().await;
+}

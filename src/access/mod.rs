@@ -17,7 +17,7 @@ pub use memory::{Full, Hold, Memory};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
+use axum::http::HeaderValue;
 use axum::http::header;
 use axum::http::request::Parts;
 use jiff::Timestamp;
@@ -56,6 +56,14 @@ pub struct Caller {
     pub party: PartyId,
     /// The configuration that the whole request uses.
     pub setup: Arc<Setup>,
+    shown: Shown,
+}
+
+/// What a request showed of who calls.
+#[derive(Clone)]
+struct Shown {
+    authorization: Option<HeaderValue>,
+    peer: Option<PeerCertificate>,
 }
 
 impl Caller {
@@ -65,10 +73,34 @@ impl Caller {
     ///
     /// [`Kind::Unauthorized`].
     pub fn identify(parts: &Parts, door: &Door) -> Result<Self, Problem> {
+        let shown = Shown {
+            authorization: parts.headers.get(header::AUTHORIZATION).cloned(),
+            peer: parts.extensions.get::<PeerCertificate>().cloned(),
+        };
+        shown.identify(door)
+    }
+
+    /// The same party with the configuration of now, for a request that waited:
+    /// its key may have been revoked since.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unauthorized`].
+    pub fn again(&self, door: &Door) -> Result<Self, Problem> {
+        let caller = self.shown.clone().identify(door)?;
+        if caller.party != self.party {
+            return Err(refused(""));
+        }
+        Ok(caller)
+    }
+}
+
+impl Shown {
+    fn identify(self, door: &Door) -> Result<Caller, Problem> {
         let setup = door.current.get();
         let now = door.clock.now();
-        let key = presented_key(&parts.headers, &setup, now)?;
-        let peer = parts.extensions.get::<PeerCertificate>();
+        let key = presented_key(self.authorization.as_ref(), &setup, now)?;
+        let peer = self.peer.as_ref();
         let holder = peer.and_then(|peer| certificate::holder(peer, &setup, now));
         let party = match (&key, holder) {
             (None, None) => return Err(refused("")),
@@ -91,7 +123,11 @@ impl Caller {
             // A full queue loses a time of last use, nothing else.
             let _ = door.used_keys.try_send(id);
         }
-        Ok(Self { party, setup })
+        Ok(Caller {
+            party,
+            setup,
+            shown: self,
+        })
     }
 }
 
@@ -108,11 +144,11 @@ impl<S: Doorkeeper> FromRequestParts<S> for Caller {
 
 /// The party and the id of the key in the head, if there is one.
 fn presented_key(
-    headers: &HeaderMap,
+    authorization: Option<&HeaderValue>,
     setup: &Setup,
     now: Timestamp,
 ) -> Result<Option<(PartyId, String)>, Problem> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
+    let Some(value) = authorization else {
         return Ok(None);
     };
     let token = value.to_str().ok().and_then(|value| {

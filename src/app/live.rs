@@ -16,6 +16,7 @@ use crate::http::{self, TlsError};
 use crate::receive::Intake;
 use crate::seal::Keys;
 use crate::setup::{Foundation, Setup, SetupError};
+use crate::store::ApiKey;
 
 /// How often the stored configuration is compared with the one in use. The
 /// contract gives five seconds.
@@ -116,25 +117,18 @@ impl Live {
         if version == self.setup().version() && self.setup().trouble().is_none() {
             return Ok(());
         }
-        let mut foundation = self.foundation.lock().await;
-        let setup = self.setup();
-        if version != setup.version() {
-            let (directory, keys) = (store.directory_version().await, store.api_keys().await);
-            let is_followed = directory.map_err(SetupError::Store)? == setup.directory_version();
-            // A revoked key waits for nothing that comes after it.
-            let counts = if is_followed {
-                version
-            } else {
-                setup.version()
-            };
-            let keys = keys.map_err(SetupError::Store)?;
-            self.setup
-                .send_replace(Arc::new(setup.with_api_keys(keys, counts)));
-            if is_followed && setup.trouble().is_none() {
+        if version != self.setup().version() {
+            let directory = store.directory_version().await;
+            let directory = directory.map_err(SetupError::Store)?;
+            let keys = store.api_keys().await.map_err(SetupError::Store)?;
+            // A revoked key waits for nothing: no lock, and no file.
+            if self.take_keys_over(keys, version, directory) {
                 tracing::info!("The API keys were read again");
                 return Ok(());
             }
         }
+        let mut foundation = self.foundation.lock().await;
+        let setup = self.setup();
         let read = foundation.clone();
         let read = tokio::task::spawn_blocking(move || read.reread()).await;
         let (now, fault) = match read {
@@ -151,6 +145,28 @@ impl Live {
         self.replace(next);
         *foundation = now;
         Ok(())
+    }
+
+    /// Puts API keys into use that were read at `version`, when the directory
+    /// had the version `directory`, unless newer ones are. True when there is
+    /// nothing else to take over.
+    fn take_keys_over(&self, keys: Vec<ApiKey>, version: i64, directory: i64) -> bool {
+        let mut is_all = false;
+        self.setup.send_if_modified(|setup| {
+            if setup.version() >= version {
+                return false;
+            }
+            let is_followed = directory == setup.directory_version();
+            is_all = is_followed && setup.trouble().is_none();
+            let counts = if is_followed {
+                version
+            } else {
+                setup.version()
+            };
+            *setup = Arc::new(setup.with_api_keys(keys, counts));
+            true
+        });
+        is_all
     }
 
     /// Takes new settings over, with the files that they name. When anything

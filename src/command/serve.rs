@@ -28,6 +28,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         .map_err(Failure::environment)?;
     let traces = Traces::open(&settings, runtime.handle().clone()).map_err(Failure::environment)?;
     let log = start_log(&settings, traces.as_ref());
+    let mut level = settings.log.level;
     runtime.block_on(async {
         // Before anything can ask for it: a SIGHUP that nobody waits for ends
         // the process.
@@ -50,7 +51,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         let config = config.map(Path::to_owned);
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                take_over(&reloader, &log, config.as_deref()).await;
+                take_over(&reloader, &log, &mut level, config.as_deref()).await;
             }
         });
         tracing::info!(%address, %admin, "Listening on https://{address}, operators on http://{admin}");
@@ -63,7 +64,12 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
 }
 
 /// Reads the settings again and puts them into use.
-async fn take_over(reloader: &Reloader, log: &LogHandle, config: Option<&Path>) {
+async fn take_over(
+    reloader: &Reloader,
+    log: &LogHandle,
+    level: &mut LogLevel,
+    config: Option<&Path>,
+) {
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
         Err(fault) => {
@@ -71,11 +77,15 @@ async fn take_over(reloader: &Reloader, log: &LogHandle, config: Option<&Path>) 
             return;
         }
     };
-    let level = settings.log.level;
+    let new_level = settings.log.level;
     match reloader.reload(settings).await {
         Ok(reloaded) => {
-            // Fails only when nothing is logged at all.
-            let _ = log.reload(filter(level));
+            // Not without need: while it changes, what others say is lost.
+            if new_level != *level {
+                // Fails only when nothing is logged at all.
+                let _ = log.reload(filter(new_level));
+                *level = new_level;
+            }
             for key in reloaded.waiting {
                 tracing::warn!(key, "{key} changed: it stays as it was until a restart");
             }

@@ -48,6 +48,10 @@ pub(super) async fn lease(
     let mut _waiting = None;
     loop {
         bell.mark_unchanged();
+        if may_wait.is_none() {
+            // Whoever waited gets nothing with a key that was revoked meanwhile.
+            request.caller.again(&counter.door)?;
+        }
         let turn = counter.answers.turn(request.caller).await?;
         let leased = store
             .lease(party, request.test, request.limit, request.ttl)

@@ -31,6 +31,9 @@ use crate::store::{AcceptError, Error, ParkedFilter, ParkedItem};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
+/// How often a walk begins again at a part that fails.
+const PATIENCE: u32 = 6;
+
 /// How far what waits was taken up. Cheap to clone.
 #[derive(Clone)]
 pub struct CatchUp(Arc<Shared>);
@@ -43,6 +46,8 @@ struct Shared {
     done: Mutex<Done>,
     /// Who works with what counted until now.
     at_work: Mutex<TaskTracker>,
+    /// Held by the message that lets go of what waits before it.
+    turn: tokio::sync::Mutex<()>,
     /// How often something was parked here.
     parked: AtomicU64,
     /// What `parked` was when nothing waited.
@@ -65,6 +70,7 @@ impl CatchUp {
             counts: watch::Sender::new(0),
             done: Mutex::new(Done { change: 0, day }),
             at_work: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             parked: AtomicU64::new(1),
             nothing_waited: AtomicU64::new(0),
         }))
@@ -124,6 +130,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where a walk stands.
+#[derive(Default)]
+struct Place {
+    /// Behind this part.
+    after: Option<String>,
+    /// The part that failed last, and how often in a row.
+    failing: Option<(String, u32)>,
+}
+
 /// How a walk over everything that waits ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Walked {
@@ -145,22 +160,23 @@ impl Intake {
 
     async fn follow_changes(&self) {
         let mut counts = self.catch_up.0.counts.subscribe();
-        let (mut begun, mut after) = (0, None);
+        let (mut begun, mut place) = (0, Place::default());
         let mut pause = FIRST_PAUSE;
         loop {
             let (change, day) = (*counts.borrow_and_update(), self.clock.today());
-            if lock(&self.catch_up.0.done).change == change {
+            let done = *lock(&self.catch_up.0.done);
+            if done.change == change && done.day >= day {
                 if counts.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
             if begun != change {
-                (begun, after) = (change, None);
+                (begun, place) = (change, Place::default());
                 // What they park now is not missed.
                 self.catch_up.others_ended().await;
             }
-            match self.walk(change, &mut after).await {
+            match self.walk(change, &mut place).await {
                 Walked::All => self.catch_up.settle(Done { change, day }),
                 Walked::Overtaken => {}
                 Walked::CutShort => {
@@ -177,17 +193,17 @@ impl Intake {
     /// anybody is served. What the store cannot give now is tried later.
     pub async fn release_all_parked(&self) {
         let change = *self.catch_up.0.counts.borrow();
-        if self.walk(change, &mut None).await != Walked::All {
+        if self.walk(change, &mut Place::default()).await != Walked::All {
             self.catch_up.change(|| {});
         }
     }
 
-    /// Tries everything that waits behind the part `after`, which moves along.
-    async fn walk(&self, change: u64, after: &mut Option<String>) -> Walked {
+    /// Tries everything that waits behind `place`, which moves along.
+    async fn walk(&self, change: u64, place: &mut Place) -> Walked {
         let parked = self.catch_up.0.parked.load(Ordering::Acquire);
         loop {
             let filter = ParkedFilter {
-                after: after.clone(),
+                after: place.after.clone(),
                 ..ParkedFilter::default()
             };
             let items = match self.store.parked(&filter).await {
@@ -202,17 +218,38 @@ impl Intake {
                 if *self.catch_up.0.counts.borrow() != change {
                     return Walked::Overtaken;
                 }
-                if self.let_go(&self.current.get(), item).await.is_err() {
+                if self.let_go(&self.current.get(), item).await.is_err()
+                    && !self.is_beyond(item, place).await
+                {
                     return Walked::CutShort;
                 }
             }
-            *after = Some(last.id.clone());
+            place.after = Some(last.id.clone());
         }
-        if after.is_none() {
+        if place.after.is_none() {
             let nothing_waited = &self.catch_up.0.nothing_waited;
             nothing_waited.store(parked, Ordering::Release);
         }
         Walked::All
+    }
+
+    /// True for a part that failed time and again although the store takes
+    /// writes: it must not keep the others waiting.
+    async fn is_beyond(&self, item: &ParkedItem, place: &mut Place) -> bool {
+        match &mut place.failing {
+            Some((id, times)) if *id == item.id => *times += 1,
+            failing => *failing = Some((item.id.clone(), 1)),
+        }
+        let times = place.failing.as_ref().map_or(0, |(_, times)| *times);
+        if times < PATIENCE || self.store.health().await.is_err() {
+            return false;
+        }
+        tracing::error!(
+            parked.id = %item.id,
+            "Parked part {} cannot be released and is passed over: look at it with parked show",
+            item.id
+        );
+        true
     }
 
     /// Takes up what waits for the persons of a message, before the message,
@@ -227,12 +264,40 @@ impl Intake {
             return Ok(());
         }
         let persons = persons_anyhow(planner, day);
-        let items = self.store.parked_about(&persons).await.map_err(refusal)?;
-        for item in &items {
-            match self.let_go(planner.setup, item).await {
-                Ok(()) => {}
-                Err(AcceptError::Stale) => return Err(Refusal::Stale),
-                Err(_) => return Err(Refusal::Busy(Vec::new())),
+        match self.let_go_with(planner.setup, &persons, |_| true).await {
+            Ok(()) => Ok(()),
+            Err(AcceptError::Stale) => Err(Refusal::Stale),
+            Err(AcceptError::Store(cause)) => Err(refusal(cause)),
+            Err(_) => Err(Refusal::Busy(Vec::new())),
+        }
+    }
+
+    /// Tries what waits for these persons, and for whoever waits with them:
+    /// a part that goes takes nobody's older part over. One by one, and one
+    /// caller at a time: parts are large, and who comes second finds them gone.
+    ///
+    /// # Errors
+    ///
+    /// What keeps any part from being released now.
+    pub(super) async fn let_go_with(
+        &self,
+        setup: &Setup,
+        persons: &[KeyedHash],
+        is_meant: impl Fn(&ParkedItem) -> bool,
+    ) -> Result<(), AcceptError> {
+        let ids = self.store.parked_with(persons).await;
+        if ids.map_err(AcceptError::Store)?.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.catch_up.0.turn.lock().await;
+        let ids = self.store.parked_with(persons).await;
+        for id in ids.map_err(AcceptError::Store)? {
+            let item = self.store.parked_item(&id).await;
+            let Some(item) = item.map_err(AcceptError::Store)? else {
+                continue;
+            };
+            if is_meant(&item) {
+                self.let_go(setup, &item).await?;
             }
         }
         Ok(())

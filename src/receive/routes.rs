@@ -1,5 +1,7 @@
 //! `/v1/messages`: HTTP in, HTTP out. Every decision is made elsewhere.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
@@ -120,7 +122,7 @@ async fn take_message(
     let limits = BodyLimits::of(&caller.setup);
     let head = body::check_head(&parts.headers, &limits)
         .and_then(|encoding| Ok((encoding, admit(&reception, &caller)?)));
-    let (encoding, _uploading) = match head {
+    let (encoding, uploading) = match head {
         Ok(admitted) => admitted,
         Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
@@ -136,12 +138,11 @@ async fn take_message(
         &came,
     );
     let received = match received.await {
-        Ok(received) => received,
+        Ok(received) => Arc::new(received),
         Err(problem) => return refuse_early(problem, request_body, asked, answered(None)).await,
     };
-    let bytes = received.bytes.as_slice();
-    Span::current().record("bytes", bytes.len());
-    match reception.intake.accept(&caller.party, bytes).await {
+    Span::current().record("bytes", received.bytes.len());
+    match accept(&reception, &caller.party, &received, uploading).await {
         Ok(accepted) => {
             count_accepted(&accepted);
             let (span, message) = (Span::current(), &accepted.message);
@@ -155,6 +156,34 @@ async fn take_message(
             let problem = problem_of(refusal).language(asked.language);
             render(problem, asked.wanted, &answered(Some(&outline)))
         }
+    }
+}
+
+/// Takes a message in, to the end also when its sender hangs up meanwhile: a
+/// message may be on disk by then, and what follows from it has to follow.
+async fn accept(
+    reception: &Reception,
+    party: &PartyId,
+    received: &Arc<Received>,
+    uploading: Running,
+) -> Result<Accepted, (Refusal, Outline)> {
+    let (intake, party, received) = (
+        reception.intake.clone(),
+        party.clone(),
+        Arc::clone(received),
+    );
+    let accepting = async move {
+        let accepted = intake.accept(&party, &received.bytes).await;
+        drop(uploading);
+        accepted
+    };
+    match tokio::spawn(accepting.in_current_span()).await {
+        Ok(accepted) => accepted,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends.
+            Err(_) => Err((Refusal::Busy(Vec::new()), Outline::default())),
+        },
     }
 }
 

@@ -174,9 +174,9 @@ impl Intake {
         let Some(item) = self.store.parked_item(id).await? else {
             return Ok(Unparked::Gone);
         };
-        let mut older = self.store.parked_about(&item.persons).await?;
-        older.retain(|one| (one.received_at, &one.id) < (item.received_at, &item.id));
-        self.release_parked(setup, &older).await;
+        let is_older = |one: &ParkedItem| (one.received_at, &one.id) < (item.received_at, &item.id);
+        // What stays is tried again another time; it was logged.
+        drop(self.let_go_with(setup, &item.persons, is_older).await);
         self.retry_one(setup, &item).await
     }
 

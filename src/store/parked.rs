@@ -3,7 +3,7 @@
 //! They wait for configuration or for a person; this module does not know
 //! what would free them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use jiff::{Timestamp, ToSpan as _};
@@ -123,6 +123,7 @@ const SUMMARY: &str = "SELECT id, message_id, party, tenant, reason, test, recei
     WHERE id = $1";
 const PARKED_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked WHERE id IN";
+const RECEIVED: &str = "SELECT id, received_at FROM parked WHERE id IN";
 const PARKED_ABOUT: &str = "SELECT DISTINCT parked_id FROM parked_person WHERE person IN";
 const PERSONS: &str = "SELECT parked_id, person FROM parked_person WHERE parked_id IN";
 const PARKED_BYTES: &str =
@@ -205,6 +206,43 @@ impl Store {
         row.as_ref().map(summary).transpose()
     }
 
+    /// The ids of the parked parts about any of these persons, and of those
+    /// about anybody whom such a part is about, and so on: oldest first, as
+    /// they have to go if any of them goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] or [`Error::Damaged`].
+    pub async fn parked_with(&self, persons: &[KeyedHash]) -> Result<Vec<String>, Error> {
+        let mut connection = self.reader().await?;
+        let mut known: HashSet<KeyedHash> = persons.iter().copied().collect();
+        let mut asked: Vec<Vec<u8>> = known.iter().map(blob).collect();
+        let mut ids = BTreeSet::new();
+        while !asked.is_empty() {
+            let found = sql::select_in(&mut connection, PARKED_ABOUT, &asked, "").await?;
+            let found: Result<Vec<String>, Error> =
+                found.iter().map(|row| row.value("parked_id")).collect();
+            let mut new = found?;
+            new.retain(|id| ids.insert(id.clone()));
+            let others = sql::select_in(&mut connection, PERSONS, &new, "").await?;
+            asked.clear();
+            for row in &others {
+                let person = row.hash("person")?;
+                if known.insert(person) {
+                    asked.push(blob(&person));
+                }
+            }
+        }
+        let ids: Vec<String> = ids.into_iter().collect();
+        let rows = sql::select_in(&mut connection, RECEIVED, &ids, "").await?;
+        let mut parts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            parts.push((row.moment("received_at")?, row.value("id")?));
+        }
+        parts.sort();
+        Ok(parts.into_iter().map(|(_, id)| id).collect())
+    }
+
     /// Parked parts about any of these persons, oldest first.
     ///
     /// # Errors
@@ -242,7 +280,13 @@ impl Store {
         for row in rows {
             let id: String = row.value("id")?;
             let persons = persons.remove(&id).unwrap_or_default();
-            items.extend(self.item(row, persons).await?);
+            match self.item(row, persons).await {
+                Ok(item) => items.extend(item),
+                Err(Error::Damaged { what }) => {
+                    tracing::error!(parked.id = %id, "Parked part {id} waits: a {what} is damaged");
+                }
+                Err(cause) => return Err(cause),
+            }
         }
         Ok(items)
     }

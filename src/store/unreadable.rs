@@ -18,7 +18,7 @@ use super::parked::drop_parts;
 use super::sql::{self, Columnar as _, ms};
 use super::writer::Change;
 use crate::domain::TenantId;
-use crate::seal::header_of;
+use crate::seal::{header_of, number_of};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,14 @@ impl Add for Removed {
 /// How a sealed value begins, which names its key.
 pub(super) type Header = [u8; 5];
 
+/// What stays when the rest of a tenant goes.
+pub(super) struct Kept {
+    /// What these keys sealed.
+    pub(super) headers: Vec<Header>,
+    /// And what keys with higher numbers sealed: they were made since.
+    pub(super) newest: u32,
+}
+
 /// Rows that one look reads and one transaction changes.
 const STEP: i64 = 200;
 
@@ -70,10 +78,13 @@ impl Store {
             let mut is_over = false;
             while !is_over {
                 removed.payloads += self.remove_payloads(key).await?;
-                let now = ms(self.clock().now());
-                let rest = self.writer().write(RemoveRest { key, now }).await?;
-                is_over = rest.is_over;
-                removed = removed + rest.removed;
+                let mut is_empty = false;
+                while !is_empty {
+                    let now = ms(self.clock().now());
+                    let rest = self.writer().write(RemoveRest { key, now }).await?;
+                    (is_empty, is_over) = (rest.is_empty, rest.is_over);
+                    removed = removed + rest.removed;
+                }
             }
         }
         self.give_reasons().await?;
@@ -85,7 +96,7 @@ impl Store {
     pub(super) async fn remove_others(
         &self,
         tenant: &TenantId,
-        keep: Vec<Header>,
+        keep: Kept,
     ) -> Result<Removed, Error> {
         let mut removed = Removed::default();
         let mut after = String::new();
@@ -106,7 +117,7 @@ impl Store {
         Ok(removed)
     }
 
-    async fn remove_parts(&self, tenant: &TenantId, keep: &[Header]) -> Result<u64, Error> {
+    async fn remove_parts(&self, tenant: &TenantId, keep: &Kept) -> Result<u64, Error> {
         let mut removed = 0;
         let mut after = String::new();
         loop {
@@ -181,12 +192,13 @@ fn ids(rows: &[Row], column: &str) -> Result<Vec<String>, Error> {
     rows.iter().map(|row| row.value(column)).collect()
 }
 
-/// Those whose `header` is none of `keep`.
-fn unkept(rows: Vec<Row>, keep: &[Header]) -> Result<Vec<Row>, sqlx::Error> {
+/// Those whose `header` is not kept.
+fn unkept(rows: Vec<Row>, keep: &Kept) -> Result<Vec<Row>, sqlx::Error> {
     let mut unkept = Vec::new();
     for row in rows {
         let header: &[u8] = row.get("header")?;
-        if !keep.iter().any(|kept| kept == header) {
+        let is_newer = number_of(header).is_some_and(|number| number > keep.newest);
+        if !is_newer && !keep.headers.iter().any(|kept| kept == header) {
             unkept.push(row);
         }
     }
@@ -230,6 +242,9 @@ struct RemoveRest {
 
 struct Rest {
     removed: Removed,
+    /// Nothing was found but releases, perhaps.
+    is_empty: bool,
+    /// Nothing is left at all.
     is_over: bool,
 }
 
@@ -254,11 +269,13 @@ impl Change for RemoveRest {
             .fetch_all(&mut *connection)
             .await?;
         let parked = drop_parts(connection, &parts, self.now).await?;
-        let left = query(ANY_PAYLOAD)
-            .bind(header)
-            .fetch_optional(&mut *connection)
-            .await?;
-        let is_over = entries == 0 && parts.is_empty() && left.is_none();
+        let is_empty = entries == 0 && parts.is_empty();
+        // The whole table is read for this, so last and once.
+        let mut is_over = false;
+        if is_empty {
+            let left = query(ANY_PAYLOAD).bind(header);
+            is_over = left.fetch_optional(&mut *connection).await?.is_none();
+        }
         if is_over {
             unmark(connection, self.key).await?;
         }
@@ -268,6 +285,7 @@ impl Change for RemoveRest {
                 parked,
                 entries,
             },
+            is_empty,
             is_over,
         })
     }

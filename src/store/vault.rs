@@ -8,7 +8,7 @@ use super::marks::{WriteMarks, marked};
 use super::ring::RingKey;
 use super::ring_change::{Destroy, Rewrap, Rotate, Rotation};
 use super::sql::Columnar as _;
-use super::unreadable::Removed;
+use super::unreadable::{Kept, Removed};
 use crate::domain::TenantId;
 use crate::seal::{Purpose, header_of};
 
@@ -137,8 +137,10 @@ impl Store {
         };
         let keys = self.ring().change(change).await?;
         self.ring().scrub().await?;
-        let theirs = self.ring_keys().await?.into_iter();
-        let theirs: Vec<RingKey> = theirs
+        let all = self.ring_keys().await?;
+        let newest = all.iter().map(|key| key.number).max().unwrap_or(0);
+        let theirs: Vec<RingKey> = all
+            .into_iter()
             .filter(|key| key.purpose == Purpose::Data && key.tenant.as_ref() == Some(tenant))
             .collect();
         let (gone, left): (Vec<RingKey>, Vec<RingKey>) = theirs
@@ -147,7 +149,10 @@ impl Store {
         let numbers: Vec<u32> = gone.iter().map(|key| key.number).collect();
         let removed = self.remove_sealed(numbers).await?;
         // Also what was sealed before the tenant had a key of its own.
-        let keep = left.iter().map(|key| header_of(key.number)).collect();
+        let keep = Kept {
+            headers: left.iter().map(|key| header_of(key.number)).collect(),
+            newest,
+        };
         let more = self.remove_others(tenant, keep).await?;
         Ok(Destroyed {
             keys,

@@ -84,6 +84,8 @@ impl Webhook {
         };
         let mut client = reqwest::Client::builder()
             .timeout(TIMEOUT)
+            // The environment is not a setting of ours.
+            .no_proxy()
             // What answers with another address is not the webhook.
             .redirect(Policy::none())
             .user_agent("sivi-gateway");

@@ -1,6 +1,9 @@
 //! What waits, in which pieces, without what no domain may have, and how long.
 
+use std::time::Duration;
+
 use sivi_gateway::validate::{Editions, Element};
+use sqlx::Connection as _;
 
 use super::sample::full;
 use super::support::{Absence, DIRECTORY, Gateway, absences, header};
@@ -204,5 +207,40 @@ async fn a_party_cannot_pile_up_without_bound() {
     };
     assert_eq!(gateway.post("adp", report.xml()).await.status(), 503);
     gateway.accept("adp", Absence::default().xml()).await;
+    gateway.stop().await;
+}
+
+/// A sender that waits no longer may have been heard all the same, and what
+/// follows from its message follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_parked_goes_on_although_its_sender_hung_up() {
+    let gateway = Gateway::boot().await;
+    let url = format!(
+        "sqlite:{}",
+        gateway.folder.path().join("gateway.db").display()
+    );
+    let mut lock = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let mut say = async |statement: &'static str| {
+        sqlx::query(statement).execute(&mut lock).await.unwrap();
+    };
+    say("BEGIN IMMEDIATE").await;
+    let correction = Absence {
+        action: "03",
+        number: 2,
+        ..Absence::of("W-1", "VG-1")
+    };
+    let hasty = gateway
+        .posting("adp", correction.xml())
+        .timeout(Duration::from_millis(500));
+    assert!(hasty.send().await.unwrap_err().is_timeout());
+    say("COMMIT").await;
+    while parked(&gateway).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gateway
+        .accept("adp", Absence::of("W-1", "VG-1").xml())
+        .await;
+    assert_eq!(gateway.take("arbo-noord").await.len(), 2);
+    assert!(parked(&gateway).await.is_empty());
     gateway.stop().await;
 }

@@ -179,6 +179,21 @@ on_both! {
         assert!(store.remembered(&pairs).await.unwrap().is_empty());
     }
 
+    /// A part that goes must take along what is older about anybody in it.
+    async fn what_waits_is_found_with_all_that_hangs_together(place: Place) {
+        let store = place.open().await;
+        let (a, b, c, d) = (hash("a"), hash("b"), hash("c"), hash("d"));
+        let parts: [(&str, &[KeyedHash]); 5] =
+            [("p1", &[c]), ("p2", &[b, c]), ("p3", &[d]), ("p4", &[a, b]), ("p5", &[a])];
+        for (part, persons) in parts {
+            store.accept(parking(&format!("m-{part}"), part, persons)).await.unwrap();
+        }
+        assert_eq!(store.parked_with(&[a]).await.unwrap(), ["p1", "p2", "p4", "p5"]);
+        assert_eq!(store.parked_with(&[d]).await.unwrap(), ["p3"]);
+        assert!(store.parked_with(&[hash("e")]).await.unwrap().is_empty());
+        assert!(store.parked_with(&[]).await.unwrap().is_empty());
+    }
+
     async fn empty_look_ups_are_empty(place: Place) {
         let store = place.open().await;
         assert!(store.ledger(&[]).await.unwrap().is_empty());
