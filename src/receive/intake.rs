@@ -224,6 +224,11 @@ impl Intake {
             let mut acceptance = acceptance(setup, message, plan, now);
             earlier.go_before(&mut acceptance);
             let span = store_span(&acceptance);
+            // Before: who sees it in the store also knows of it. And after: a
+            // walk that began before saw nothing of it.
+            if waits {
+                self.catch_up.note_parked();
+            }
             match self.store.accept(acceptance).instrument(span).await {
                 Ok(()) => {
                     if waits {

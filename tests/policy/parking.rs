@@ -1,6 +1,6 @@
 //! What waits, in which pieces, without what no domain may have, and how long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sivi_gateway::validate::{Editions, Element};
 use sqlx::Connection as _;
@@ -215,6 +215,10 @@ async fn a_party_cannot_pile_up_without_bound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_parked_goes_on_although_its_sender_hung_up() {
     let gateway = Gateway::boot().await;
+    // After it the tenant has its key.
+    gateway
+        .accept("adp", Absence::of("W-2", "VG-2").xml())
+        .await;
     let url = format!(
         "sqlite:{}",
         gateway.folder.path().join("gateway.db").display()
@@ -234,13 +238,16 @@ async fn what_was_parked_goes_on_although_its_sender_hung_up() {
         .timeout(Duration::from_millis(500));
     assert!(hasty.send().await.unwrap_err().is_timeout());
     say("COMMIT").await;
+    let until = Instant::now() + Duration::from_secs(20);
     while parked(&gateway).await.is_empty() {
+        assert!(Instant::now() < until, "it was not taken in");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     gateway
         .accept("adp", Absence::of("W-1", "VG-1").xml())
         .await;
-    assert_eq!(gateway.take("arbo-noord").await.len(), 2);
+    let taken = gateway.take("arbo-noord").await;
+    assert_eq!(taken.len(), 3, "{taken:?} {:?}", parked(&gateway).await);
     assert!(parked(&gateway).await.is_empty());
     gateway.stop().await;
 }
