@@ -8,8 +8,8 @@ use jiff::{Timestamp, ToSpan as _};
 use super::plan::{Plan, RoutePlan};
 use super::prepare::Prepared;
 use crate::clock;
-use crate::domain::{Domain, Finding, KeyedHash, PartyId};
-use crate::policy;
+use crate::domain::{Domain, Finding, KeyedHash, PartyId, TenantId};
+use crate::policy::{self, LedgerChange, Release, Withheld};
 use crate::setup::Setup;
 use crate::store::{Acceptance, Message, Remembered, StoredMessage};
 use crate::translate::Kind;
@@ -42,6 +42,37 @@ pub(super) fn message_row(
     }
 }
 
+/// What a plan writes beside what it parks.
+pub(super) struct Written {
+    pub(super) releases: Vec<Release>,
+    pub(super) ledger: Vec<(TenantId, LedgerChange)>,
+    pub(super) withheld: Vec<Withheld>,
+    pub(super) remember: Vec<Remembered>,
+}
+
+impl Written {
+    /// Takes it out of the plan of a message with this name.
+    pub(super) fn take(plan: &mut Plan, message_type: &str, now: Timestamp) -> Self {
+        let remember = remembered(plan, now);
+        let routes = &mut plan.routes;
+        Self {
+            withheld: routes
+                .iter()
+                .flat_map(|route| route.withheld(message_type))
+                .collect(),
+            ledger: routes
+                .iter_mut()
+                .flat_map(RoutePlan::take_changes)
+                .collect(),
+            releases: routes
+                .iter_mut()
+                .filter_map(|route| route.release.take())
+                .collect(),
+            remember,
+        }
+    }
+}
+
 /// Everything that accepting it writes.
 pub(super) fn acceptance(
     setup: &Setup,
@@ -49,24 +80,12 @@ pub(super) fn acceptance(
     mut plan: Plan,
     now: Timestamp,
 ) -> Acceptance {
-    let message_type = message.message_type.clone();
+    let written = Written::take(&mut plan, &message.message_type, now);
     Acceptance {
-        withheld: plan
-            .routes
-            .iter()
-            .flat_map(|route| route.withheld(&message_type))
-            .collect(),
-        remember: remembered(&plan, now),
-        ledger: plan
-            .routes
-            .iter_mut()
-            .flat_map(RoutePlan::take_changes)
-            .collect(),
-        releases: plan
-            .routes
-            .into_iter()
-            .filter_map(|route| route.release)
-            .collect(),
+        releases: written.releases,
+        ledger: written.ledger,
+        withheld: written.withheld,
+        remember: written.remember,
         directory_version: setup.directory_version(),
         window_days: setup.policy.window_days(),
         parked: plan.parked,
@@ -78,7 +97,7 @@ pub(super) fn acceptance(
 
 /// Released cases are recognised for two years, to the end of the month, so
 /// that the day of the report cannot be read from it.
-pub(super) fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
+fn remembered(plan: &Plan, now: Timestamp) -> Vec<Remembered> {
     let until: Date = clock::civil_at(now)
         .date()
         .saturating_add(2.years())

@@ -9,9 +9,9 @@
 use std::collections::BTreeSet;
 
 use super::intake::{ATTEMPTS, Intake, Refusal};
-use super::plan::{Foreign, Plan, Planner, RoutePlan};
+use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Preparation, Prepared};
-use super::record::remembered;
+use super::record::Written;
 use crate::clock;
 use crate::domain::{Code, KeyedHash};
 use crate::policy::{LedgerChange, Parked, Release, Withheld};
@@ -82,20 +82,15 @@ impl Intake {
                 message: &prepared,
                 ..*planner
             };
-            let Ok(plan) = self.plan_parked(&of_item, &known).await else {
+            let Ok(mut plan) = self.plan_parked(&of_item, &known).await else {
                 continue;
             };
             let message_type = &prepared.stripped.document().schema().name;
+            let written = Written::take(&mut plan, message_type, planner.now);
             earlier.ids.push(item.id.clone());
-            earlier.remember.extend(remembered(&plan, planner.now));
-            let withheld = plan
-                .routes
-                .iter()
-                .flat_map(|route| route.withheld(message_type));
-            earlier.withheld.extend(withheld);
-            earlier
-                .releases
-                .extend(plan.routes.into_iter().filter_map(|route| route.release));
+            earlier.remember.extend(written.remember);
+            earlier.withheld.extend(written.withheld);
+            earlier.releases.extend(written.releases);
         }
         earlier
     }
@@ -246,24 +241,13 @@ impl Intake {
                 Err(Waits::ForTheStore(cause)) => return Err(AcceptError::Store(cause)),
             };
             let message_type = &prepared.stripped.document().schema().name;
+            let written = Written::take(&mut plan, message_type, now);
             let unparking = Unparking {
                 item,
-                withheld: plan
-                    .routes
-                    .iter()
-                    .flat_map(|route| route.withheld(message_type))
-                    .collect(),
-                remember: remembered(&plan, now),
-                ledger: plan
-                    .routes
-                    .iter_mut()
-                    .flat_map(RoutePlan::take_changes)
-                    .collect(),
-                releases: plan
-                    .routes
-                    .into_iter()
-                    .filter_map(|route| route.release)
-                    .collect(),
+                withheld: written.withheld,
+                remember: written.remember,
+                ledger: written.ledger,
+                releases: written.releases,
                 directory_version: setup.directory_version(),
                 window_days: setup.policy.window_days(),
             };

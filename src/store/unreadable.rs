@@ -10,7 +10,7 @@
 use std::ops::Add;
 
 use super::Store;
-use super::backend::{Connection, Row, query};
+use super::backend::{Connection, Query, Row, query};
 use super::error::Error;
 use super::inbox::UNREADABLE;
 use super::marks::unmark;
@@ -101,14 +101,11 @@ impl Store {
         let mut removed = Removed::default();
         let mut after = String::new();
         loop {
-            let rows = query(PAYLOADS_OF)
-                .bind(tenant.as_str())
-                .bind(&after)
-                .bind(STEP)
-                .fetch_all(&mut self.reader().await?)
-                .await?;
-            let Some(last) = rows.last() else { break };
-            after = last.value("delivery_id")?;
+            let page = query(PAYLOADS_OF).bind(tenant.as_str());
+            let rows = self.page(page, "delivery_id", &mut after).await?;
+            if rows.is_empty() {
+                break;
+            }
             let ids = ids(&unkept(rows, &keep)?, "delivery_id")?;
             removed.payloads += self.bury(ids).await?;
         }
@@ -121,16 +118,11 @@ impl Store {
         let mut removed = 0;
         let mut after = String::new();
         loop {
-            let rows = query(PARTS_OF)
-                .bind(tenant.as_str())
-                .bind(&after)
-                .bind(STEP)
-                .fetch_all(&mut self.reader().await?)
-                .await?;
-            let Some(last) = rows.last() else {
+            let page = query(PARTS_OF).bind(tenant.as_str());
+            let rows = self.page(page, "id", &mut after).await?;
+            if rows.is_empty() {
                 return Ok(removed);
-            };
-            after = last.value("id")?;
+            }
             let parts = unkept(rows, keep)?;
             let now = ms(self.clock().now());
             removed += self.writer().write(RemoveParts { parts, now }).await?;
@@ -141,18 +133,29 @@ impl Store {
         let mut removed = 0;
         let mut after = String::new();
         loop {
-            let rows = query(PAYLOADS)
-                .bind(header_of(key).to_vec())
-                .bind(&after)
-                .bind(STEP)
-                .fetch_all(&mut self.reader().await?)
-                .await?;
-            let Some(last) = rows.last() else {
+            let page = query(PAYLOADS).bind(header_of(key).to_vec());
+            let rows = self.page(page, "delivery_id", &mut after).await?;
+            if rows.is_empty() {
                 return Ok(removed);
-            };
-            after = last.value("delivery_id")?;
+            }
             removed += self.bury(ids(&rows, "delivery_id")?).await?;
         }
+    }
+
+    /// The next step of rows behind `after`, in the order of the column `id`;
+    /// `after` moves along. The statement ends with both of them.
+    async fn page(
+        &self,
+        statement: Query,
+        id: &str,
+        after: &mut String,
+    ) -> Result<Vec<Row>, Error> {
+        let page = statement.bind(&*after).bind(STEP);
+        let rows = page.fetch_all(&mut self.reader().await?).await?;
+        if let Some(last) = rows.last() {
+            *after = last.value(id)?;
+        }
+        Ok(rows)
     }
 
     /// Says of every release without content that was given up without a word
@@ -160,15 +163,10 @@ impl Store {
     async fn give_reasons(&self) -> Result<(), Error> {
         let mut after = String::new();
         loop {
-            let rows = query(SPEECHLESS)
-                .bind(&after)
-                .bind(STEP)
-                .fetch_all(&mut self.reader().await?)
-                .await?;
-            let Some(last) = rows.last() else {
+            let rows = self.page(query(SPEECHLESS), "id", &mut after).await?;
+            if rows.is_empty() {
                 return Ok(());
-            };
-            after = last.value("id")?;
+            }
             self.bury(ids(&rows, "id")?).await?;
         }
     }
