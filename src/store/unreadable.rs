@@ -43,6 +43,17 @@ impl Add for Removed {
     }
 }
 
+impl Removed {
+    /// The greater of each count.
+    pub(super) fn at_least(self, other: Self) -> Self {
+        Self {
+            payloads: self.payloads.max(other.payloads),
+            parked: self.parked.max(other.parked),
+            entries: self.entries.max(other.entries),
+        }
+    }
+}
+
 /// How a sealed value begins, which names its key.
 pub(super) type Header = [u8; 5];
 
@@ -70,7 +81,29 @@ const SPEECHLESS: &str = "SELECT id FROM delivery
     AND NOT EXISTS (SELECT 1 FROM payload WHERE delivery_id = delivery.id)
     ORDER BY id LIMIT $2";
 
+const COUNT: &str = "SELECT
+    (SELECT COUNT(*) FROM payload WHERE SUBSTR(sealed, 1, 5) = $1) AS payloads,
+    (SELECT COUNT(*) FROM parked WHERE SUBSTR(sealed, 1, 5) = $1) AS parts,
+    (SELECT COUNT(*) FROM ledger WHERE SUBSTR(sealed, 1, 5) = $1) AS entries";
+
 impl Store {
+    /// What these keys sealed and is still here.
+    pub(super) async fn sealed_by(&self, keys: &[u32]) -> Result<Removed, Error> {
+        let mut found = Removed::default();
+        for key in keys {
+            let count = query(COUNT).bind(header_of(*key).to_vec());
+            let row = count.fetch_one(&mut self.reader().await?).await?;
+            let number = |column: &str| row.value::<i64>(column).map(i64::unsigned_abs);
+            found = found
+                + Removed {
+                    payloads: number("payloads")?,
+                    parked: number("parts")?,
+                    entries: number("entries")?,
+                };
+        }
+        Ok(found)
+    }
+
     /// Removes everything that these keys sealed, and then their marks.
     pub(super) async fn remove_sealed(&self, keys: Vec<u32>) -> Result<Removed, Error> {
         let mut removed = Removed::default();

@@ -130,6 +130,10 @@ impl Store {
     }
 
     async fn destroy(&self, tenant: &TenantId, current_too: bool) -> Result<Destroyed, Error> {
+        // Counted before: a daemon of this store may remove it sooner than this.
+        let there = self
+            .sealed_by(&self.keys_that_go(tenant, current_too).await?)
+            .await?;
         let change = Destroy {
             tenant: tenant.clone(),
             current_too,
@@ -156,8 +160,18 @@ impl Store {
         let more = self.remove_others(tenant, keep).await?;
         Ok(Destroyed {
             keys,
-            removed: removed + more,
+            removed: (removed + more).at_least(there),
         })
+    }
+
+    async fn keys_that_go(&self, tenant: &TenantId, current_too: bool) -> Result<Vec<u32>, Error> {
+        let all = self.ring_keys().await?;
+        let going = all.iter().filter(|key| {
+            key.purpose == Purpose::Data
+                && key.tenant.as_ref() == Some(tenant)
+                && (current_too || key.replaced_at.is_some())
+        });
+        Ok(going.map(|key| key.number).collect())
     }
 
     /// Removes what destroyed keys sealed and is still here: in a copy of
