@@ -113,6 +113,11 @@ impl TestPlace {
     }
 }
 
+/// Begins a new store although the ring of the place was in use.
+pub(super) async fn begin_anew_at(place: &TestPlace, number: u8) -> Result<bool, Error> {
+    begin_anew(&place.url(), &place.ring(number), place.clock.clone()).await
+}
+
 /// The address of a new database.
 pub(super) async fn new_database() -> String {
     use sqlx::{AssertSqlSafe, Connection as _};
