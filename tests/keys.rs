@@ -210,6 +210,35 @@ async fn keys_are_rotated_under_load_without_a_failed_request() {
     assert_eq!(nobody.code, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_key_is_destroyed_and_nothing_is_lost() {
+    let site = Site::new();
+    let daemon = site.at.serve();
+    let client = site.at.client();
+    site.accept(&client, &daemon, &Absence::of("W-1", "VG-1"))
+        .await;
+    let rotate = ["keys", "rotate", "--all", "--reseal", "--format", "json"];
+    let told = json_lines(&site.at.yes(&rotate));
+    assert_eq!(told[0]["made"].as_array().unwrap().len(), 2, "{told:?}");
+    let expected = json!({ "messages": 1, "parked": 0, "ledger_entries": 1, "receipts": 1,
+        "rejections": 0, "unopened": 0 });
+    assert_eq!(told[1]["resealed"], expected);
+    let again = site.at.yes(&["keys", "reseal", "--all"]);
+    assert!(again.contains("0 messages"), "{again}");
+
+    let destroy = ["keys", "destroy", "--tenant", "bakkerij", "--replaced"];
+    assert_eq!(site.at.run(&destroy).code, 1);
+    let destroy = [&destroy[..], &["--yes", "--format", "json"]].concat();
+    let told = json_lines(&site.at.yes(&destroy));
+    assert_eq!(
+        (&told[1]["keys"], &told[1]["messages"]),
+        (&json!(1), &json!(0))
+    );
+    site.accept(&client, &daemon, &Absence::of("W-2", "VG-2"))
+        .await;
+    assert_eq!(site.lease(&client, &daemon).await, ["VG-1", "VG-2"]);
+}
+
 /// Copies the database as it lies there, log and all.
 fn copy_database(from: &Path, to: &Path) {
     for end in ["", "-wal"] {

@@ -43,11 +43,13 @@ mod migrate;
 mod parked;
 mod push;
 mod replay;
+mod reseal;
 mod retention;
 mod revive;
 mod ring;
 mod ring_change;
 mod ring_copy;
+mod sealed;
 mod sql;
 mod survey;
 mod unreadable;
@@ -84,6 +86,7 @@ pub use push::{
     Settled, Settlement, Turn,
 };
 pub use replay::{Replay, ReplayCount, ReplayGroup};
+pub use reseal::Resealed;
 pub use retention::{Expired, Terms};
 pub use revive::{Overtaken, Retry};
 pub use ring::{RingKey, RingPlace};

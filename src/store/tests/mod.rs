@@ -12,6 +12,7 @@ mod neighbours;
 mod nodes;
 mod push;
 mod records;
+mod reseal;
 mod ring;
 mod schemas;
 mod speed;
