@@ -413,6 +413,7 @@ async fn what_cannot_be_copied_is_refused_with_a_reason() {
     // A site that is there already.
     let other = Site::new().await;
     other.switch_over();
+    other.installation.yes(&["migrate", "--new-store"]);
     other.installation.yes(&["apply", "directory.toml"]);
     std::fs::copy(
         other.installation.path("target"),
@@ -440,7 +441,7 @@ async fn what_cannot_be_copied_is_refused_with_a_reason() {
     let second = Installation::new(&format!("keys.ring = \"sqlite:{}\"", ring.display()));
     std::fs::create_dir(second.path("data")).unwrap();
     std::fs::copy(&key, second.path("data/data.key")).unwrap();
-    second.yes(&["key", "list"]);
+    second.yes(&["migrate", "--new-store"]);
     second.write("target", &site.to);
     let ran = second.run(&["copy-store", "--from", FROM, "--to", "file:target"]);
     assert_eq!(ran.code, 1, "{}", ran.err);

@@ -210,6 +210,35 @@ async fn keys_are_rotated_under_load_without_a_failed_request() {
     assert_eq!(nobody.code, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_key_is_destroyed_and_nothing_is_lost() {
+    let site = Site::new();
+    let daemon = site.at.serve();
+    let client = site.at.client();
+    site.accept(&client, &daemon, &Absence::of("W-1", "VG-1"))
+        .await;
+    let rotate = ["keys", "rotate", "--all", "--reseal", "--format", "json"];
+    let told = json_lines(&site.at.yes(&rotate));
+    assert_eq!(told[0]["made"].as_array().unwrap().len(), 2, "{told:?}");
+    let expected = json!({ "messages": 1, "parked": 0, "ledger_entries": 1, "receipts": 1,
+        "rejections": 0, "unopened": 0 });
+    assert_eq!(told[1]["resealed"], expected);
+    let again = site.at.yes(&["keys", "reseal", "--all"]);
+    assert!(again.contains("0 messages"), "{again}");
+
+    let destroy = ["keys", "destroy", "--tenant", "bakkerij", "--replaced"];
+    assert_eq!(site.at.run(&destroy).code, 1);
+    let destroy = [&destroy[..], &["--yes", "--format", "json"]].concat();
+    let told = json_lines(&site.at.yes(&destroy));
+    assert_eq!(
+        (&told[1]["keys"], &told[1]["messages"]),
+        (&json!(1), &json!(0))
+    );
+    site.accept(&client, &daemon, &Absence::of("W-2", "VG-2"))
+        .await;
+    assert_eq!(site.lease(&client, &daemon).await, ["VG-1", "VG-2"]);
+}
+
 /// Copies the database as it lies there, log and all.
 fn copy_database(from: &Path, to: &Path) {
     for end in ["", "-wal"] {
@@ -481,6 +510,54 @@ async fn a_backup_of_a_running_daemon_comes_back_whole() {
     let daemon = site.at.serve();
     let again = site.post(&client, &daemon, &receipts[0].0).await;
     assert_eq!(again.status(), 200);
+}
+
+/// Removes the database of the messages, log and all.
+fn lose_store(site: &Site) {
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(site.at.path(&format!("data/gateway.db{end}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_lost_is_not_begun_anew_without_a_word() {
+    let site = Site::new();
+    let daemon = site.at.serve();
+    let client = site.at.client();
+    let absence = Absence::of("W-1", "VG-1");
+    site.accept(&client, &daemon, &absence).await;
+    site.at.yes(&["backup", "backup.db"]);
+    assert_eq!(daemon.stop().0, 0);
+
+    lose_store(&site);
+    for (arguments, code) in [(&["serve"][..], 2), (&["check"], 1), (&["key", "list"], 2)] {
+        let refused = site.at.run(arguments);
+        assert_eq!(refused.code, code, "{arguments:?}");
+        let said = refused.out + &refused.err;
+        for way in ["restore PATH", "migrate --new-store"] {
+            assert!(said.contains(way), "{said}");
+        }
+    }
+    // Nothing was made, so that the backup finds its place free.
+    assert!(!site.at.path("data/gateway.db").exists());
+    site.at.yes(&["restore", "backup.db"]);
+    let daemon = site.at.serve();
+    assert_eq!(site.post(&client, &daemon, &absence).await.status(), 200);
+    assert_eq!(daemon.stop().0, 0);
+
+    lose_store(&site);
+    site.at.yes(&["migrate"]);
+    assert_eq!(site.at.run(&["serve"]).code, 2);
+    let begin = ["migrate", "--new-store", "--format", "json"];
+    for is_new in [true, false] {
+        let told = json_lines(&site.at.yes(&begin)).remove(0);
+        assert_eq!(told["new_store"], is_new, "{told}");
+    }
+    site.at.yes(&["apply", "directory.toml"]);
+    let key = site.at.yes(&["key", "issue", "--party", "adp"]);
+    let daemon = site.at.serve();
+    let sent = post(&client, &daemon.url, key.trim(), &absence).await;
+    assert_eq!(sent.status(), 202);
 }
 
 /// A verifier that knows only what is published.

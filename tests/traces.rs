@@ -5,10 +5,11 @@ mod support;
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use binary::Installation;
-use support::receiver::{Got, Receiver, canary, names_nobody};
+use support::receiver::{Got, Receiver, SECRET, canary, names_nobody};
 use support::{Absence, DIRECTORY};
 
 /// The spans in what a collector got.
@@ -137,4 +138,88 @@ async fn a_collector_that_is_down_is_spoken_of_once() {
     assert_eq!(code, 0);
     let told = log.iter().filter(|line| line.contains("takes no spans"));
     assert_eq!(told.count(), 1, "{log:#?}");
+}
+
+/// Waits until a receiver got so many requests.
+async fn got(receiver: &Receiver, number: usize) {
+    while receiver.got().len() < number {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_attempt_to_push_is_a_trace_that_names_nobody() {
+    let (collector, receiver) = (Receiver::start(false).await, Receiver::start(true).await);
+    let endpoint = format!("http://{}", collector.address);
+    let installation = Installation::new(&format!("[trace]\nendpoint = \"{endpoint}\"\n"));
+    installation.write("push.secret", SECRET);
+    installation.write("receiver-ca.pem", receiver.ca());
+    let delivery = format!(
+        "sender_ids = [\"ARBONOORD\"]\ndelivery = {{ mode = \"push\", \
+         url = \"https://localhost:{}/hook?pad=Zonderling\", secret = \"file:push.secret\", \
+         ca = \"file:receiver-ca.pem\", allow_private = [\"localhost\"] }}\n",
+        receiver.address.port()
+    );
+    let directory = DIRECTORY.replace("sender_ids = [\"ARBONOORD\"]\n", &delivery);
+    installation.write("directory.toml", directory);
+    installation.yes(&["apply", "directory.toml"]);
+    let key = installation.yes(&["key", "issue", "--party", "adp"]);
+    let daemon = installation.serve();
+    let client = installation.client();
+    let absence = canary();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let post = async |absence: &Absence| {
+        let sent = client
+            .post(format!("{}/v1/messages", daemon.url))
+            .bearer_auth(key.trim())
+            .header("content-type", "application/xml")
+            .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+            .body(absence.xml());
+        assert_eq!(sent.send().await.unwrap().status(), 202);
+    };
+    post(&absence).await;
+    got(&receiver, 1).await;
+    receiver.answer(StatusCode::GONE);
+    post(&Absence::of("W-2", "VG-2")).await;
+    got(&receiver, 2).await;
+    let (code, _) = daemon.stop();
+    assert_eq!(code, 0);
+
+    let got = collector.got();
+    let spans = spans(&got);
+    let pushes: Vec<&Value> = spans.iter().filter(|span| span["name"] == "push").collect();
+    let outcomes = ["taken_over", "gone"];
+    assert_eq!(pushes.len(), outcomes.len(), "{pushes:?}");
+    for ((span, outcome), pushed) in pushes.into_iter().zip(outcomes).zip(receiver.got()) {
+        let parent = span["parentSpanId"].as_str().unwrap_or_default();
+        assert_eq!(parent, "", "it is a root");
+        assert_ne!(span["traceId"], trace);
+        let mut names = Vec::new();
+        for attribute in span["attributes"].as_array().unwrap() {
+            names.push(attribute["key"].as_str().unwrap());
+        }
+        names.retain(|name| !["busy_ns", "idle_ns"].contains(name));
+        names.sort_unstable();
+        let known = [
+            "attempt",
+            "outcome",
+            "party",
+            "release.id",
+            "tenant",
+            "test",
+        ];
+        assert_eq!(names, known);
+        let attributes = span["attributes"].to_string();
+        let id = pushed.headers["webhook-id"].to_str().unwrap();
+        for value in [outcome, "arbo-noord", "bakkerij", id] {
+            assert!(attributes.contains(&format!("\"{value}\"")), "{attributes}");
+        }
+        assert!(!pushed.headers.contains_key("traceparent"));
+    }
+    for one in &got {
+        names_nobody(&one.body, &absence.berrefnr);
+        for part in ["hook", "localhost", "W-2"] {
+            assert!(!one.body.contains(part), "{part} in {}", one.body);
+        }
+    }
 }

@@ -100,6 +100,7 @@ pub(super) fn store_problem(cause: &Error) -> Problem {
         Error::Busy
         | Error::Unavailable(_)
         | Error::WrongKeys
+        | Error::StoreLost
         | Error::Moved { .. }
         | Error::Damaged { .. } => crate::receive::store_problem(cause),
     }

@@ -12,7 +12,7 @@ use crate::app::Base;
 use crate::clock::Clock;
 use crate::config::Source;
 use crate::domain::TenantId;
-use crate::store::{Destroyed, RingCopyError, RingKey, Rotation};
+use crate::store::{Destroyed, Resealed, RingCopyError, RingKey, Rotation};
 
 /// Daemons follow the ring within five seconds; then nothing more is sealed
 /// with a key that was replaced.
@@ -24,6 +24,9 @@ pub(super) enum KeysCommand {
     List,
     /// Puts a new key in the place of one; what the old one sealed still opens.
     Rotate(RotateArguments),
+    /// Seals anew, with the key in use, what replaced keys sealed; daemons go
+    /// on meanwhile. One that was cut short goes on where it was.
+    Reseal(ResealArguments),
     /// Wraps every key with a new master key.
     Rewrap {
         /// The master key of before, `file:PATH` or `env:NAME`. Default:
@@ -59,6 +62,19 @@ pub(super) struct RotateArguments {
     /// The key that signs receipts.
     #[arg(long, group = "which")]
     receipts: bool,
+    /// Then also seals anew what the replaced keys sealed, as `keys reseal`.
+    #[arg(long, conflicts_with = "receipts")]
+    reseal: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResealArguments {
+    /// What is one tenant's, in place of what is the installation's.
+    #[arg(long, value_name = "ID", group = "whose")]
+    tenant: Option<String>,
+    /// What is the installation's and every tenant's.
+    #[arg(long, group = "whose")]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +89,10 @@ pub(super) struct DestroyArguments {
     /// and new ones get a new key.
     #[arg(long)]
     force: bool,
+    /// Only the keys that were replaced, and nothing is lost: what they sealed
+    /// is sealed anew first.
+    #[arg(long, conflicts_with = "force")]
+    replaced: bool,
 }
 
 pub(super) fn keys(
@@ -88,6 +108,10 @@ pub(super) fn keys(
         match asked {
             KeysCommand::List => list(&base, format).await,
             KeysCommand::Rotate(asked) => rotate(&base, asked, format).await,
+            KeysCommand::Reseal(asked) => {
+                let which = whose_keys(asked.tenant.as_deref(), asked.all)?;
+                reseal(&base, &which, format).await.map(drop)
+            }
             KeysCommand::Destroy(asked) => destroy(&base, asked, format).await,
             KeysCommand::Copy { to } => copy(&base, to, format).await,
             KeysCommand::Export { path } => export(&base, path, format).await,
@@ -147,13 +171,12 @@ fn tenant_id(text: &str) -> Result<TenantId, Failure> {
 }
 
 async fn rotate(base: &Base, asked: &RotateArguments, format: Format) -> Result<(), Failure> {
-    let which = match &asked.tenant {
-        Some(tenant) => Rotation::Tenant(tenant_id(tenant)?),
-        None if asked.all => Rotation::All,
-        None if asked.receipts => Rotation::Receipts,
-        None => Rotation::Installation,
+    let which = if asked.receipts {
+        Rotation::Receipts
+    } else {
+        whose_keys(asked.tenant.as_deref(), asked.all)?
     };
-    let made = base.store.rotate_keys(which).await?;
+    let made = base.store.rotate_keys(which.clone()).await?;
     if made.is_empty() {
         return Err(Failure::No(
             "there is no such key: a tenant gets one with its first message".to_owned(),
@@ -167,7 +190,44 @@ async fn rotate(base: &Base, asked: &RotateArguments, format: Format) -> Result<
             }
         }
     }
+    if asked.reseal {
+        reseal(base, &which, format).await?;
+    }
     Ok(())
+}
+
+fn whose_keys(tenant: Option<&str>, all: bool) -> Result<Rotation, Failure> {
+    Ok(match tenant {
+        Some(tenant) => Rotation::Tenant(tenant_id(tenant)?),
+        None if all => Rotation::All,
+        None => Rotation::Installation,
+    })
+}
+
+async fn reseal(base: &Base, which: &Rotation, format: Format) -> Result<Resealed, Failure> {
+    // Before, a daemon may seal with a key that was just replaced.
+    tokio::time::sleep(FOLLOWED).await;
+    let resealed = base.store.reseal(which).await?;
+    let text = format!(
+        "sealed anew: {} messages, {} parked parts, {} ledger entries, {} receipts and {} \
+         rejections; {} values do not open and were left",
+        resealed.payloads,
+        resealed.parked,
+        resealed.entries,
+        resealed.receipts,
+        resealed.rejections,
+        resealed.unopened
+    );
+    let counts = json!({
+        "messages": resealed.payloads,
+        "parked": resealed.parked,
+        "ledger_entries": resealed.entries,
+        "receipts": resealed.receipts,
+        "rejections": resealed.rejections,
+        "unopened": resealed.unopened,
+    });
+    format.print(text, &json!({ "resealed": counts }));
+    Ok(resealed)
 }
 
 async fn rewrap(config: Option<&Path>, from: Option<&str>, format: Format) -> Result<(), Failure> {
@@ -188,6 +248,9 @@ async fn rewrap(config: Option<&Path>, from: Option<&str>, format: Format) -> Re
 
 async fn destroy(base: &Base, asked: &DestroyArguments, format: Format) -> Result<(), Failure> {
     let tenant = tenant_id(&asked.tenant)?;
+    if asked.replaced {
+        return destroy_replaced(base, tenant, asked.yes, format).await;
+    }
     let is_configured = base.setup().await?.tenant(&tenant).is_some();
     if is_configured && !asked.force {
         return Err(Failure::No(format!(
@@ -212,6 +275,35 @@ async fn destroy(base: &Base, asked: &DestroyArguments, format: Format) -> Resul
     } else {
         base.store.destroy_keys(&tenant).await?
     };
+    tell_destroyed(&tenant, destroyed, format);
+    Ok(())
+}
+
+async fn destroy_replaced(
+    base: &Base,
+    tenant: TenantId,
+    is_certain: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    if !is_certain {
+        return Err(Failure::No(format!(
+            "would seal anew what replaced keys of {tenant} sealed and then destroy these keys, \
+             for ever; backups of before need them. Say --yes to do it"
+        )));
+    }
+    let which = Rotation::Tenant(tenant.clone());
+    let Resealed { unopened, .. } = reseal(base, &which, format).await?;
+    if unopened > 0 {
+        return Err(Failure::No(format!(
+            "{unopened} values of {tenant} do not open and would be lost: nothing was destroyed"
+        )));
+    }
+    let destroyed = base.store.destroy_replaced_keys(&tenant).await?;
+    tell_destroyed(&tenant, destroyed, format);
+    Ok(())
+}
+
+fn tell_destroyed(tenant: &TenantId, destroyed: Destroyed, format: Format) {
     let Destroyed { keys, removed } = destroyed;
     match format {
         Format::Json => say(&json!({
@@ -227,7 +319,6 @@ async fn destroy(base: &Base, asked: &DestroyArguments, format: Format) -> Resul
             removed.payloads, removed.parked, removed.entries
         ),
     }
-    Ok(())
 }
 
 async fn copy(base: &Base, to: &str, format: Format) -> Result<(), Failure> {

@@ -80,7 +80,7 @@ enum Command {
     /// Checks everything that would make `serve` fail, without serving.
     Check,
     /// Brings the schema of the database up to date. `serve` does so too.
-    Migrate,
+    Migrate(migrate::MigrateArguments),
     /// Moves everything from a database file to an empty PostgreSQL database.
     CopyStore(CopyStoreArguments),
 }
@@ -260,7 +260,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Backup(asked) => backup::backup(config, &asked, format),
         Command::Restore(asked) => backup::restore(config, &asked, format),
         Command::Check => check::check(config, format),
-        Command::Migrate => migrate::migrate(config, format),
+        Command::Migrate(asked) => migrate::migrate(config, &asked, format),
         Command::CopyStore(asked) => copy_store::copy_store(config, &asked, format),
     };
     match outcome {

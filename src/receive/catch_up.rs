@@ -335,6 +335,7 @@ impl Intake {
                     // This part alone.
                     Error::Conflict
                     | Error::WrongKeys
+                    | Error::StoreLost
                     | Error::Moved { .. }
                     | Error::Damaged { .. } => Ok(()),
                 }

@@ -428,9 +428,11 @@ pub(super) fn refusal(cause: crate::store::Error) -> Refusal {
             tracing::warn!("The store cannot answer now: {cause}");
             Refusal::Busy(Vec::new())
         }
-        Error::Conflict | Error::WrongKeys | Error::Moved { .. } | Error::Damaged { .. } => {
-            Refusal::Internal(cause)
-        }
+        Error::Conflict
+        | Error::WrongKeys
+        | Error::StoreLost
+        | Error::Moved { .. }
+        | Error::Damaged { .. } => Refusal::Internal(cause),
     }
 }
 

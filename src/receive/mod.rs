@@ -35,8 +35,10 @@ pub(crate) fn store_problem(cause: &Error) -> Problem {
             tracing::warn!("The store cannot answer now: {cause}");
             Problem::new(Kind::Unavailable)
         }
-        Error::Conflict | Error::WrongKeys | Error::Moved { .. } | Error::Damaged { .. } => {
-            Problem::internal(cause)
-        }
+        Error::Conflict
+        | Error::WrongKeys
+        | Error::StoreLost
+        | Error::Moved { .. }
+        | Error::Damaged { .. } => Problem::internal(cause),
     }
 }

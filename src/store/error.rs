@@ -18,6 +18,9 @@ pub enum Error {
     /// Master key or key ring are not the ones that this database was made
     /// with, or the ring is an older copy.
     WrongKeys,
+    /// The key ring was in use with a store, and this database is new: the
+    /// store was lost, or is another one. Nothing was made.
+    StoreLost,
     /// `copy-store` moved everything to another database: open that one.
     Moved {
         /// Where to, without user and password.
@@ -119,6 +122,11 @@ impl fmt::Display for Error {
             Self::WrongKeys => {
                 f.write_str("master key or key ring are not those of this database (docs/keys.md)")
             }
+            Self::StoreLost => f.write_str(
+                "it is new and empty, but its key ring was in use with a store: put that store \
+                 back (restore PATH) or name it in database.url; to begin with an empty one all \
+                 the same, run migrate --new-store (docs/keys.md)",
+            ),
             Self::Moved { to } => write!(
                 f,
                 "this store was moved to {to}: name that in database.url \

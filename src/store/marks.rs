@@ -2,14 +2,17 @@
 //!
 //! They tell the right key ring from a wrong one, and from an older copy that
 //! lacks a key, before anything is written. A mark of a key that was destroyed
-//! says that values of it may be left here.
+//! says that values of it may be left here. A store without any is new: beside a
+//! ring that was in use it stands where another one was lost.
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::backend::{Connection, query};
+use super::backend::{Backend, Connection, query};
 use super::error::Error;
+use super::ring::{Ring, RingPlace};
 use super::sql::Columnar as _;
 use super::writer::Change;
+use crate::clock::Clock;
 use crate::seal::{Keys, Place, SealError};
 
 /// What a mark seals; any text will do.
@@ -55,6 +58,45 @@ pub(super) async fn marks(connection: &mut Connection) -> Result<Vec<Mark>, Erro
         })
     });
     marks.collect()
+}
+
+/// All marks of a database that may be new, or not there; nothing is made.
+async fn marks_there(store: &Backend) -> Result<Vec<Mark>, Error> {
+    let Some(mut connection) = store.look().await? else {
+        return Ok(Vec::new());
+    };
+    let found = if connection.has_table("key_check").await? {
+        marks(&mut connection).await?
+    } else {
+        Vec::new()
+    };
+    connection.close().await?;
+    Ok(found)
+}
+
+/// Opens the ring of a store, before anything of the store is made.
+///
+/// # Errors
+///
+/// As [`Ring::open`]; [`Error::StoreLost`] when the ring was in use and the
+/// store has no mark.
+pub(super) async fn open_ring(
+    store: &Backend,
+    place: &RingPlace,
+    clock: &Clock,
+) -> Result<Ring, Error> {
+    let marks = marks_there(store).await?;
+    let ring = Ring::open(place, &marks, clock.clone()).await?;
+    if !marks.is_empty() || !ring.is_in_use().await? {
+        return Ok(ring);
+    }
+    ring.close().await;
+    // A node that starts at the same time marks the store before the ring.
+    let marks = marks_there(store).await?;
+    if marks.is_empty() {
+        return Err(Error::StoreLost);
+    }
+    Ring::open(place, &marks, clock.clone()).await
 }
 
 /// Holds the marks against keys; false when there are none yet.

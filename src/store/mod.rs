@@ -43,11 +43,13 @@ mod migrate;
 mod parked;
 mod push;
 mod replay;
+mod reseal;
 mod retention;
 mod revive;
 mod ring;
 mod ring_change;
 mod ring_copy;
+mod sealed;
 mod sql;
 mod survey;
 mod unreadable;
@@ -77,13 +79,14 @@ pub use feed::FeedItem;
 pub use inbox::{Acked, InboxError, Leased, Payload, ReleaseRef, UNREADABLE};
 pub use ledger::Forgotten;
 pub use message::{Delivery, DeliveryState, ParkedState, StoredMessage};
-pub use migrate::{Migrated, migrate};
+pub use migrate::{Migrated, begin_anew, migrate};
 pub use parked::{ParkedFilter, ParkedItem, ParkedPage, ParkedSummary};
 pub use push::{
     Again, PushClaim, PushInbox, PushReceiver, PushReceivers, PushState, Pushed, PushedRef,
     Settled, Settlement, Turn,
 };
 pub use replay::{Replay, ReplayCount, ReplayGroup};
+pub use reseal::Resealed;
 pub use retention::{Expired, Terms};
 pub use revive::{Overtaken, Retry};
 pub use ring::{RingKey, RingPlace};
@@ -98,7 +101,7 @@ use crate::seal::Keys;
 use backend::{Backend, Connection, Heard, Listener, Pool, Schema, mark_of};
 use bells::{Bells, Rings};
 use lookup::Lookups;
-use marks::{marks, write_marks};
+use marks::{open_ring, write_marks};
 use ring::Ring;
 use writer::Writer;
 
@@ -135,16 +138,17 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Unavailable`], or [`Error::WrongKeys`] before anything is
-    /// written with keys that cannot read what is there.
+    /// written with keys that cannot read what is there. [`Error::StoreLost`]
+    /// for a new database whose ring was in use: see [`begin_anew`].
     pub async fn open(url: &DatabaseUrl, ring: &RingPlace, clock: Clock) -> Result<Self, Error> {
         Self::start(Backend::new(url, BUSY, clock.clone()), ring, clock).await
     }
 
     async fn start(backend: Backend, ring: &RingPlace, clock: Clock) -> Result<Self, Error> {
+        let ring = Arc::new(open_ring(&backend, ring, &clock).await?);
         let mut connection = backend.prepare(Schema::Messages).await?;
-        let marks = marks(&mut connection).await?;
-        let ring = Arc::new(Ring::open(ring, &marks, clock.clone()).await?);
         write_marks(&mut connection, ring.keys()).await?;
+        ring.note_use().await?;
         let bells = Arc::new(Bells::default());
         let read = backend.readers();
         let node: Arc<str> = clock::new_id().into();

@@ -20,7 +20,7 @@ use super::backend::{Backend, Connection, DatabaseUrl, Pool, Row, Schema, query}
 use super::bells::Bells;
 use super::error::Error;
 use super::marks::Mark;
-use super::ring_change::{MakeKeys, Plant};
+use super::ring_change::{MakeKeys, NoteUse, Plant};
 use super::sql::{Columnar as _, ms};
 use super::writer::{Change, Writer};
 use crate::clock::Clock;
@@ -67,6 +67,17 @@ pub(super) struct RingRow {
 const VERSION: &str = "SELECT version FROM ring WHERE id = 1";
 const KEYS: &str = "SELECT number, purpose, tenant, generation, wrapped, created_at, replaced_at,
     destroyed_at FROM ring_key ORDER BY number";
+
+const IN_USE: &str = "SELECT in_use_since FROM ring WHERE id = 1";
+
+/// Since when the ring is in use with a store, in unix milliseconds; none
+/// before the first.
+pub(super) async fn in_use_since(connection: &mut Connection) -> Result<Option<i64>, Error> {
+    query(IN_USE)
+        .fetch_one(connection)
+        .await?
+        .value("in_use_since")
+}
 
 /// Every key, oldest first.
 pub(super) async fn rows(connection: &mut Connection) -> Result<Vec<RingRow>, Error> {
@@ -201,6 +212,21 @@ impl Ring {
 
     pub(super) fn now(&self) -> i64 {
         ms(self.clock.now())
+    }
+
+    /// True when a store was in use with this ring.
+    pub(super) async fn is_in_use(&self) -> Result<bool, Error> {
+        let since = in_use_since(&mut self.read.acquire().await?).await?;
+        Ok(since.is_some())
+    }
+
+    /// Notes that a store is in use with this ring; it has to have its marks,
+    /// or it is taken for a new one.
+    pub(super) async fn note_use(&self) -> Result<(), Error> {
+        if self.is_in_use().await? {
+            return Ok(());
+        }
+        self.writer.write(NoteUse { since: self.now() }).await
     }
 
     /// Every key of the ring, without the keys.

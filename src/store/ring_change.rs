@@ -21,6 +21,8 @@ const DESTROY: &str = "UPDATE ring_key SET wrapped = NULL, destroyed_at = $1,
 const DESTROY_REPLACED: &str = "UPDATE ring_key SET wrapped = NULL, destroyed_at = $1
     WHERE purpose = 'data' AND tenant = $2 AND wrapped IS NOT NULL AND replaced_at IS NOT NULL";
 
+const NOTE_USE: &str = "UPDATE ring SET in_use_since = $1 WHERE id = 1 AND in_use_since IS NULL";
+
 /// Raises the version, and so waits for whoever changes the ring now.
 pub(super) async fn raise(connection: &mut Connection) -> Result<(), sqlx::Error> {
     query(RAISE).execute(connection).await.map(drop)
@@ -75,6 +77,22 @@ impl Change for Plant {
             insert(connection, record, 1, self.now).await?;
         }
         Ok(())
+    }
+}
+
+/// That a store is in use with the ring. No key changes, so neither does the
+/// version.
+pub(super) struct NoteUse {
+    /// Unix milliseconds.
+    pub(super) since: i64,
+}
+
+impl Change for NoteUse {
+    type Output = ();
+
+    async fn run(&self, connection: &mut Connection) -> Result<(), sqlx::Error> {
+        let note = query(NOTE_USE).bind(self.since);
+        note.execute(connection).await.map(drop)
     }
 }
 

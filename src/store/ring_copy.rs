@@ -5,9 +5,10 @@ use std::fmt;
 
 use super::backend::{Backend, Connection, DatabaseUrl, Schema, query};
 use super::error::Error;
-use super::ring::{RingRow, load, rows};
-use super::ring_change::raise;
+use super::ring::{RingRow, in_use_since, load, rows};
+use super::ring_change::{NoteUse, raise};
 use super::sql::ms;
+use super::writer::Change as _;
 use super::{BUSY, Store};
 use crate::domain::TenantId;
 
@@ -72,9 +73,8 @@ impl Store {
             target.rollback().await?;
             return Err(RingCopyError::Occupied);
         }
-        for key in &keys {
-            insert(&mut target, key).await?;
-        }
+        let since = in_use_since(&mut self.ring().pool().acquire().await?).await?;
+        fill(&mut target, &keys, since).await?;
         let (now, _) = load(self.ring().pool()).await?;
         if now != version {
             target.rollback().await?;
@@ -99,13 +99,27 @@ pub(super) async fn copy_ring_moment(
     let mut source = server.writer().await?;
     // One statement sees one moment.
     let keys = rows(&mut source).await?;
+    let since = in_use_since(&mut source).await?;
     source.close().await?;
     target.begin().await?;
     raise(target).await?;
-    for key in &keys {
+    fill(target, &keys, since).await?;
+    Ok(target.commit().await?)
+}
+
+/// Writes the keys, and since when their ring is in use.
+async fn fill(
+    target: &mut Connection,
+    keys: &[RingRow],
+    since: Option<i64>,
+) -> Result<(), sqlx::Error> {
+    for key in keys {
         insert(target, key).await?;
     }
-    Ok(target.commit().await?)
+    match since {
+        Some(since) => NoteUse { since }.run(target).await,
+        None => Ok(()),
+    }
 }
 
 async fn insert(target: &mut Connection, key: &RingRow) -> Result<(), sqlx::Error> {

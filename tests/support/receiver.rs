@@ -137,6 +137,11 @@ impl Receiver {
         )
     }
 
+    /// The authority of its certificate, PEM; with TLS.
+    pub fn ca(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("self-signed.crt")).unwrap()
+    }
+
     pub fn got(&self) -> Vec<Got> {
         self.heard.got.lock().unwrap().clone()
     }

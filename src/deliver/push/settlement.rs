@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::client::{Answer, Failure};
 use super::schedule::{self, Jitter};
-use crate::store::{Again, Pushed, Settlement};
+use crate::store::{Again, Pushed, Settled, Settlement};
 
 /// Code of a dead letter whose receiver failed for over 72 hours.
 const EXHAUSTED: &str = "push_exhausted";
@@ -67,6 +67,25 @@ fn failed(failure: &Failure, history: History, jitter: Jitter) -> Settlement {
         again,
         pause: pause_after(history.receiver_failures + 1),
         reason: failure.reason.clone(),
+    }
+}
+
+/// What became of an attempt, in a word for metrics and traces.
+pub(super) fn outcome(settlement: &Settlement, settled: Settled) -> &'static str {
+    match (settled, settlement) {
+        (Settled::LeaseLost, _) => "lease_lost",
+        (_, Settlement::TakenOver) => "taken_over",
+        (_, Settlement::Gone { .. }) => "gone",
+        (Settled::GivenBack, _) | (_, Settlement::GivenBack) => "given_back",
+        (_, Settlement::Unparseable(Again::After(_))) => "unparseable",
+        (
+            _,
+            Settlement::Failed {
+                again: Again::After(_),
+                ..
+            },
+        ) => "failed",
+        (_, Settlement::Unparseable(_) | Settlement::Failed { .. }) => "dead",
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 use super::client::{Answer, Link, LinkFault, Material};
 use super::faults::Faults;
@@ -23,9 +25,10 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::directory::Push;
 use crate::store::{
-    Again, Error, PushClaim, PushInbox, PushState, Pushed, PushedRef, Settled, Settlement, Store,
-    Turn,
+    Again, Error, Leased, PushClaim, PushInbox, PushState, Pushed, PushedRef, Settled, Settlement,
+    Store, Turn,
 };
+use crate::trace::TARGET;
 
 /// How much longer than an attempt a lease holds: time to settle it.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
@@ -301,6 +304,7 @@ impl Courier {
     /// receiver.
     async fn deliver(self, link: Arc<Link>, pushed: Pushed, abandon: CancellationToken) -> bool {
         let (history, about) = (History::from(&pushed), PushedRef::from(&pushed));
+        let span = push_span(&pushed.message, &self.inbox);
         let started = Instant::now();
         let sent = link.send(pushed.message, self.clock.now());
         let answer = abandon.run_until_cancelled(sent).await;
@@ -314,9 +318,11 @@ impl Courier {
             None => Settlement::GivenBack,
         };
         let Some(settled) = self.settle(&about, &settlement, &abandon).await else {
+            span.record("outcome", "unsettled");
             return true;
         };
-        let outcome = outcome(&settlement, settled);
+        let outcome = settlement::outcome(&settlement, settled);
+        span.record("outcome", outcome);
         let party = self.inbox.party.to_string();
         counter!("sivi_push_attempts_total", "party" => party, "outcome" => outcome).increment(1);
         self.tell(&about, &settlement, settled, answer.as_ref());
@@ -400,20 +406,18 @@ impl Courier {
     }
 }
 
-fn outcome(settlement: &Settlement, settled: Settled) -> &'static str {
-    match (settled, settlement) {
-        (Settled::LeaseLost, _) => "lease_lost",
-        (_, Settlement::TakenOver) => "taken_over",
-        (_, Settlement::Gone { .. }) => "gone",
-        (Settled::GivenBack, _) | (_, Settlement::GivenBack) => "given_back",
-        (_, Settlement::Unparseable(Again::After(_))) => "unparseable",
-        (
-            _,
-            Settlement::Failed {
-                again: Again::After(_),
-                ..
-            },
-        ) => "failed",
-        (_, Settlement::Unparseable(_) | Settlement::Failed { .. }) => "dead",
-    }
+/// The span of one attempt. No trace is kept with a release, so it is the root
+/// of its own; `attempt` counts, and tenant and party tell which route it goes.
+fn push_span(message: &Leased, inbox: &PushInbox) -> Span {
+    info_span!(
+        target: TARGET,
+        parent: None,
+        "push",
+        party = inbox.party.as_str(),
+        tenant = message.tenant.as_str(),
+        test = inbox.test,
+        release.id = message.id,
+        attempt = message.attempt,
+        outcome = Empty,
+    )
 }

@@ -164,9 +164,9 @@ impl Backend {
     ///
     /// [`Error::Moved`] for a file that is no store any more.
     pub(super) async fn prepare(&self, schema: Schema) -> Result<Connection, Error> {
-        self.refuse_what_moved().await?;
         match &self.kind {
             Kind::Sqlite(options) => {
+                drop(self.look().await?);
                 let link = options.prepare(schema).await?;
                 Ok(self.connection(Link::Sqlite(link)))
             }
@@ -177,14 +177,23 @@ impl Backend {
         }
     }
 
-    async fn refuse_what_moved(&self) -> Result<(), Error> {
-        if let Kind::Sqlite(options) = &self.kind
-            && options.is_there()
-            && let Some(moved) = mark_of(&mut self.writer().await?).await?
-        {
-            return Err(Error::Moved { to: moved.to });
+    /// Connects to what is there and makes nothing; none without a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::prepare`].
+    pub(super) async fn look(&self) -> Result<Option<Connection>, Error> {
+        let Kind::Sqlite(options) = &self.kind else {
+            return Ok(Some(self.writer().await?));
+        };
+        if !options.is_there() {
+            return Ok(None);
         }
-        Ok(())
+        let mut connection = self.writer().await?;
+        match mark_of(&mut connection).await? {
+            Some(moved) => Err(Error::Moved { to: moved.to }),
+            None => Ok(Some(connection)),
+        }
     }
 
     /// Number of the newest migration that the database has; 0 without any,

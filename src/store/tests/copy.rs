@@ -433,7 +433,7 @@ async fn a_copy_that_differs_is_not_kept() {
     let source = TestPlace::sqlite();
     fill(&source).await.close().await;
     let target = target_for(&source).await;
-    target.open().await.close().await;
+    begin_anew_at(&target, MASTER).await.unwrap();
     execute(
         &target,
         "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql
@@ -512,6 +512,7 @@ async fn a_target_with_anything_in_it_is_refused() {
     let source = TestPlace::sqlite();
     fill(&source).await.close().await;
     let target = target_for(&source).await;
+    begin_anew_at(&target, MASTER).await.unwrap();
     let live = target.open().await;
     accept_releases(&live, "own", vec![to_arbo("own", "a")]).await;
     let refused = copy(&source, &target).await;
@@ -520,8 +521,9 @@ async fn a_target_with_anything_in_it_is_refused() {
     assert_eq!(lease_ids(&live, 10).await, ["own"]);
     accept_releases(&source.open().await, "later", vec![]).await;
 
-    // One that was only opened, as `check` does, is empty.
+    // One that was only opened, as `check` of before did, is empty.
     let opened = target_for(&source).await;
+    begin_anew_at(&opened, MASTER).await.unwrap();
     opened.open().await.close().await;
     assert!(matches!(copy(&source, &opened).await, Ok(Copied::Now(_))));
 }

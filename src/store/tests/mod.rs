@@ -12,6 +12,7 @@ mod neighbours;
 mod nodes;
 mod push;
 mod records;
+mod reseal;
 mod ring;
 mod schemas;
 mod speed;
@@ -111,6 +112,11 @@ impl TestPlace {
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+/// Begins a new store although the ring of the place was in use.
+pub(super) async fn begin_anew_at(place: &TestPlace, number: u8) -> Result<bool, Error> {
+    begin_anew(&place.url(), &place.ring(number), place.clock.clone()).await
 }
 
 /// The address of a new database.

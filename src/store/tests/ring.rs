@@ -14,6 +14,31 @@ fn master(number: u8) -> Master {
     Master::from_secret([number; SECRET_LEN])
 }
 
+/// A place with the same ring and no store yet.
+async fn beside(place: &TestPlace) -> TestPlace {
+    let other = if place.url().is_shared() {
+        TestPlace::postgres().await
+    } else {
+        TestPlace::sqlite()
+    };
+    TestPlace {
+        ring_url: place.ring_url.clone(),
+        ..other
+    }
+}
+
+/// Makes the ring one that does not know yet whether it is in use.
+async fn ring_of_before(place: &TestPlace) {
+    let ring = Backend::new(&place.ring_url, BUSY, place.clock.clone());
+    let mut connection = ring.writer().await.unwrap();
+    for statement in [
+        "ALTER TABLE ring DROP COLUMN in_use_since",
+        "DELETE FROM _sqlx_migrations WHERE version = 2",
+    ] {
+        query(statement).execute(&mut connection).await.unwrap();
+    }
+}
+
 /// The keys in use, by purpose, tenant and number.
 async fn in_use(store: &Store) -> Vec<(Purpose, Option<TenantId>, u32)> {
     let keys = store.ring_keys().await.unwrap().into_iter();
@@ -197,6 +222,54 @@ on_both! {
         store.destroy_keys(&tenant("bakkerij")).await.unwrap();
         assert_eq!(codes().await, expected);
         assert_eq!(unaccounted(&place, &store).await, 0);
+    }
+
+    /// The database of the messages is gone, its ring is not.
+    async fn a_new_store_beside_a_ring_in_use_is_refused(place: Place) {
+        place.open().await.close().await;
+        let lost = beside(&place).await;
+        assert_eq!(lost.try_open(MASTER).await.unwrap_err(), Error::StoreLost);
+        // Nothing was made there, and a schema alone makes it no store.
+        assert_eq!(migrate(&lost.url(), lost.clock.clone()).await.unwrap().from, 0);
+        assert_eq!(lost.try_open(MASTER).await.unwrap_err(), Error::StoreLost);
+
+        let anew = async |number| begin_anew_at(&lost, number).await;
+        assert_eq!(anew(9).await.unwrap_err(), Error::WrongKeys);
+        assert_eq!(lost.try_open(MASTER).await.unwrap_err(), Error::StoreLost);
+        assert!(anew(MASTER).await.unwrap());
+        assert!(!anew(MASTER).await.unwrap(), "it is new once");
+        let store = lost.open().await;
+        accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
+        assert_eq!(lease_ids(&store, 10).await, ["r1"]);
+        place.open().await;
+    }
+
+    /// A start that was cut short left a ring and no mark: it begins again.
+    async fn a_ring_that_no_store_used_yet_is_not_in_use(place: Place) {
+        let ring = Ring::open(&place.ring(MASTER), &[], place.clock.clone()).await.unwrap();
+        assert!(!ring.is_in_use().await.unwrap());
+        ring.close().await;
+        place.open().await;
+    }
+
+    /// Copies know it, and so does a ring of before that has a tenant's key.
+    async fn every_copy_of_a_ring_in_use_knows_it(place: Place) {
+        let store = place.open().await;
+        let file = place.folder.path().join("exported.db");
+        store.export_ring(&file).await.unwrap();
+        let copied: DatabaseUrl = new_database().await.parse().unwrap();
+        store.copy_ring(&copied).await.unwrap();
+        for ring_url in [DatabaseUrl::sqlite(file), copied] {
+            let lost = TestPlace { ring_url, ..beside(&place).await };
+            assert_eq!(lost.try_open(MASTER).await.unwrap_err(), Error::StoreLost);
+        }
+        ring_of_before(&place).await;
+        let lost = beside(&place).await;
+        lost.open().await;
+        accept_releases(&store, "m1", vec![to_arbo("r1", "a")]).await;
+        ring_of_before(&place).await;
+        let lost = beside(&place).await;
+        assert_eq!(lost.try_open(MASTER).await.unwrap_err(), Error::StoreLost);
     }
 
     async fn a_destroyed_key_of_before_leaves_the_one_in_use(place: Place) {
