@@ -277,6 +277,8 @@ pub enum SetupError {
     Missing(Missing),
     /// The stored directory cannot be used wholly.
     Unusable(Trouble),
+    /// Reading the files failed by a fault of ours.
+    Panicked,
     /// The store failed.
     Store(store::Error),
 }
@@ -290,6 +292,7 @@ impl fmt::Display for SetupError {
             Self::ClientCa(cause) => write!(f, "tls.client_ca: {cause}"),
             Self::Missing(cause) => write!(f, "{cause}"),
             Self::Unusable(cause) => write!(f, "{cause}"),
+            Self::Panicked => f.write_str("reading the files failed by a fault of ours"),
             Self::Store(cause) => write!(f, "store: {cause}"),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::own_certificate::OwnCertificate;
@@ -79,7 +80,7 @@ impl Live {
 
     /// Follows changes that commands made in the store. A new day makes routes
     /// valid and ends others, as a change does.
-    pub(super) async fn follow(&self, stop: CancellationToken) {
+    pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut day = self.intake.clock.today();
         let mut fault = String::new();
         let pause = async || {
@@ -131,11 +132,11 @@ impl Live {
         let setup = self.setup();
         let read = foundation.clone();
         let read = tokio::task::spawn_blocking(move || read.reread()).await;
-        let (now, fault) = match read {
-            Ok(Ok(now)) => (now, None),
-            Ok(Err(fault)) => (foundation.clone(), Some(fault)),
+        let (now, fault) = match read_to_its_end(read) {
+            Some(Ok(now)) => (now, None),
+            Some(Err(fault)) => (foundation.clone(), Some(fault)),
             // It is stopping.
-            Err(_) => return Ok(()),
+            None => return Ok(()),
         };
         let next = setup.read_on(&now, store).await?;
         if next.version() == setup.version() && next.trouble() == setup.trouble() {
@@ -181,7 +182,7 @@ impl Live {
         let mut foundation = self.foundation.lock().await;
         let (settings, waiting) = foundation.settings.take_over(new);
         let loading = tokio::task::spawn_blocking(move || Foundation::load(settings));
-        let loaded = loading.await.map_err(|_| StartError::Interrupted)?;
+        let loaded = read_to_its_end(loading.await).ok_or(StartError::Interrupted)?;
         let loaded = loaded.map_err(StartError::Setup)?;
         let read = Setup::read(&loaded, &self.intake.store, &self.keys).await;
         self.replace(read.map_err(StartError::Setup)?);
@@ -242,6 +243,17 @@ impl Live {
     }
 }
 
+/// What came of reading files; none when the daemon stops meanwhile. A reader
+/// that panics is a file that cannot be used: it must not pass for a stop.
+fn read_to_its_end<T>(
+    read: Result<Result<T, SetupError>, JoinError>,
+) -> Option<Result<T, SetupError>> {
+    match read {
+        Ok(read) => Some(read),
+        Err(ended) => ended.is_panic().then_some(Err(SetupError::Panicked)),
+    }
+}
+
 /// Says once what a look found.
 fn tell(before: &Setup, next: &Setup, fault: Option<&SetupError>) {
     if let Some(fault) = fault {
@@ -296,5 +308,22 @@ impl Reloader {
     /// does so every minute.
     pub async fn renew_certificates(&self) -> Vec<StartError> {
         self.0.renew_certificates().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_panics_is_a_fault_and_no_stop() {
+        let panicked = tokio::task::spawn_blocking(|| -> Result<(), SetupError> {
+            panic!("on purpose");
+        });
+        let read = read_to_its_end(panicked.await);
+        assert!(matches!(read, Some(Err(SetupError::Panicked))));
+        let stopped = tokio::spawn(std::future::pending::<Result<(), SetupError>>());
+        stopped.abort();
+        assert!(read_to_its_end(stopped.await).is_none());
     }
 }
