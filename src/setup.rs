@@ -27,7 +27,7 @@ use crate::directory::{Directory, Lookup, Party, Pin, Tenant};
 use crate::domain::{PartyId, TenantId};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keys;
-use crate::store::{self, ApiKey, Store};
+use crate::store::{self, ApiKey, ApiKeys, Store};
 use crate::toml_file::Fault;
 use crate::validate::{Editions, SchemaError};
 
@@ -66,6 +66,7 @@ impl Setup {
         keys: &Keys,
     ) -> Result<Self, SetupError> {
         let stored = Stored::read(store).await.map_err(SetupError::Store)?;
+        tell_of_unreadable(&stored.api_keys);
         let directory = stored.directory().map_err(Trouble::Directory);
         let directory = directory.map_err(SetupError::Unusable)?;
         let setup = Self::build(foundation, keys, directory, stored)?;
@@ -130,7 +131,7 @@ impl Setup {
             directory: Arc::new(directory.index()),
             standings: Arc::new(standings),
             fallback: Arc::new(fallback),
-            api_keys: by_id(stored.api_keys),
+            api_keys: by_id(stored.api_keys.readable),
             version: stored.version,
             directory_version: stored.directory_version,
             trouble: (!missing.is_empty()).then_some(Trouble::Missing(missing)),
@@ -222,6 +223,13 @@ impl Setup {
     #[must_use]
     pub fn directory_version(&self) -> i64 {
         self.directory_version
+    }
+}
+
+/// Says which API keys cannot be read and so open nothing.
+pub fn tell_of_unreadable(api_keys: &ApiKeys) {
+    for id in &api_keys.unreadable {
+        tracing::error!(key.id = %id, "API key {id} cannot be read and does not count: revoke it and issue another");
     }
 }
 

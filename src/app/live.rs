@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::http::{self, TlsError};
 use crate::receive::Intake;
 use crate::seal::Keys;
-use crate::setup::{Foundation, Setup, SetupError};
+use crate::setup::{Foundation, Setup, SetupError, tell_of_unreadable};
 use crate::store::ApiKey;
 
 /// How often the stored configuration is compared with the one in use. The
@@ -122,8 +122,9 @@ impl Live {
             let directory = store.directory_version().await;
             let directory = directory.map_err(SetupError::Store)?;
             let keys = store.api_keys().await.map_err(SetupError::Store)?;
+            tell_of_unreadable(&keys);
             // A revoked key waits for nothing: no lock, and no file.
-            if self.take_keys_over(keys, version, directory) {
+            if self.take_keys_over(keys.readable, version, directory) {
                 tracing::info!("The API keys were read again");
                 return Ok(());
             }

@@ -67,7 +67,7 @@ impl Warnings {
         Some(all_that_ends(
             &self.live,
             &self.seen,
-            &api_keys,
+            &api_keys.readable,
             now,
         ))
     }

@@ -64,7 +64,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
 pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
-pub use api_key::ApiKey;
+pub use api_key::{ApiKey, ApiKeys};
 pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use backup::{BackupError, Contents, Restored, restore};
 pub use conservation::{Unaccounted, Walk};
@@ -254,8 +254,6 @@ impl Store {
 /// Rings what other nodes put into the inboxes that they share with us.
 async fn hear(listener: Arc<Mutex<Listener>>, node: Arc<str>, bells: Arc<Bells>) {
     let mut listener = listener.lock().await;
-    // What it heard last may have been missed, if it starts again.
-    bells.ring_all();
     loop {
         match listener.next().await {
             Heard::Text(text) => bells.ring(&Rings::heard(&text, &node)),

@@ -331,7 +331,7 @@ impl Look {
         observed.parked = self.seen("parked parts", store.parked_counts().await);
         observed.paused = self.seen("paused receivers", store.paused_receivers().await);
         let api_keys = self.seen("API keys", store.api_keys().await);
-        observed.endings = api_keys.map(|api_keys| (self.endings)(&api_keys, now));
+        observed.endings = api_keys.map(|api_keys| (self.endings)(&api_keys.readable, now));
         let walked = self.walk_messages(now).await;
         self.seen("messages", walked);
         observed.unaccounted = self.seen("messages in no state", store.settle_unaccounted().await);
