@@ -24,7 +24,7 @@ use crate::deliver::push::{Faults, Pusher};
 use crate::deliver::{self, Answers, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
-use crate::receive::{self, CatchUp, Intake, Reception};
+use crate::receive::{self, CatchUp, Days, Intake, Reception};
 use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
 use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
@@ -89,7 +89,7 @@ impl Base {
             store: self.store.clone(),
             clock: self.clock.clone(),
             current,
-            catch_up: CatchUp::new(self.clock.today()),
+            catch_up: CatchUp::new(Days::at(self.clock.now(), self.store.is_shared())),
             look_again: Arc::new(Notify::new()),
         }
     }

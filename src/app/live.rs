@@ -78,21 +78,15 @@ impl Live {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows changes that commands made in the store. A new day makes routes
-    /// valid and ends others, as a change does.
+    /// Follows changes that commands made in the store, and the days.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let mut day = self.intake.clock.today();
         let mut fault = String::new();
         let pause = async || {
             // An Err is the pause that passed without anybody asking.
             drop(tokio::time::timeout(LOOK, self.intake.look_again.notified()).await);
         };
         while stop.run_until_cancelled(pause()).await.is_some() {
-            let today = self.intake.clock.today();
-            if today != day {
-                day = today;
-                self.intake.catch_up.change(|| {});
-            }
+            self.intake.catch_up.follow(self.intake.days());
             let looked = self.look().await;
             let now = looked
                 .err()

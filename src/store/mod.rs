@@ -62,7 +62,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
+pub use acceptance::{
+    AcceptError, Acceptance, Answer, CLOCKS_APART, Message, Remembered, Unparking,
+};
 pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::{ApiKey, ApiKeys};
 pub use backend::{DatabaseUrl, UnknownDatabase};

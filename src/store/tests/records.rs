@@ -113,6 +113,7 @@ on_both! {
             store.unpark(Unparking {
                 item: &about[0],
                 directory_version: 0,
+                decided_on: date(2018, 3, 1),
                 releases: vec![to_arbo(release, "a")],
                 ledger: vec![],
                 window_days: 35,
