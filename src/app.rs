@@ -2,6 +2,7 @@
 
 mod live;
 mod own_certificate;
+mod tasks;
 mod warnings;
 
 pub use live::{Reloaded, Reloader};
@@ -13,7 +14,6 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Allowances, Door, Memory, SeenCertificates};
@@ -24,22 +24,15 @@ use crate::deliver::push::{Faults, Pusher};
 use crate::deliver::{self, Answers, Counter};
 use crate::directory::{Delivery, Party};
 use crate::http::{self, Limits, Server, TlsError};
-use crate::receive::{self, CatchUp, Intake, Reception};
+use crate::receive::{self, CatchUp, Days, Intake, Reception};
 use crate::seal::{KeyError, Keys, Master, Masters};
 use crate::setup::{Current, Foundation, Setup, SetupError};
-use crate::store::{self, DatabaseUrl, Expired, RingPlace, Store, Terms, UnknownDatabase};
+use crate::store::{self, DatabaseUrl, RingPlace, Store, UnknownDatabase};
 use crate::watch::{Board, CourierError, Watch, check_webhook};
 use live::{Live, warn_of_parties_without_authority};
 use own_certificate::OwnCertificate;
+use tasks::Tasks;
 use warnings::Warnings;
-
-/// How often the key ring is compared with the one in use. The contract gives
-/// five seconds.
-const FOLLOW_RING: Duration = Duration::from_secs(1);
-/// How often what is out of date is removed.
-const SWEEP: Duration = Duration::from_mins(10);
-/// How often times of last use are written.
-const TOUCH: Duration = Duration::from_secs(20);
 
 /// What every command that needs the store works with.
 pub struct Base {
@@ -96,7 +89,7 @@ impl Base {
             store: self.store.clone(),
             clock: self.clock.clone(),
             current,
-            catch_up: CatchUp::new(self.clock.today()),
+            catch_up: CatchUp::new(Days::at(self.clock.now(), self.store.is_shared())),
             look_again: Arc::new(Notify::new()),
         }
     }
@@ -308,42 +301,35 @@ impl App {
     pub async fn run(self) {
         // What waits goes before anything new comes in.
         self.intake.release_all_parked().await;
-        let mut tasks = JoinSet::new();
-        let (live, stop) = (Arc::clone(&self.live), self.stop.clone());
-        tasks.spawn(async move { live.follow(stop).await });
-        tasks.spawn(self.intake.clone().keep_up(self.stop.clone()));
+        let mut tasks = Tasks::new(self.stop.clone());
+        let (store, clock) = (self.base.store, self.base.clock);
+        let (live, intake) = (Arc::clone(&self.live), self.intake.clone());
+        tasks.start("configuration", move |stop| Arc::clone(&live).follow(stop));
+        tasks.start("catch-up", move |stop| intake.clone().keep_up(stop));
         let warnings = Warnings {
             live: self.live,
-            store: self.base.store.clone(),
-            clock: self.base.clock.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
             seen: self.seen,
         };
-        tasks.spawn(warnings.run(self.stop.clone()));
-        tasks.spawn(follow_ring(self.base.store.clone(), self.stop.clone()));
-        tasks.spawn(sweep(
-            self.base.store.clone(),
-            self.intake.clone(),
-            self.stop.clone(),
-        ));
-        tasks.spawn(touch(
-            self.base.store.clone(),
-            self.base.clock.clone(),
-            self.used_keys,
-            self.stop.clone(),
-        ));
+        tasks.start("certificates", move |stop| warnings.clone().run(stop));
         let pusher = Pusher {
-            store: self.base.store.clone(),
-            clock: self.base.clock.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
             current: self.intake.current.clone(),
             faults: self.faults,
             stop: self.stop.clone(),
         };
-        tasks.spawn(pusher.run());
+        tasks.start("push", move |_| pusher.clone().run());
+        tasks.start_housekeeping(&store, &self.intake, self.used_keys);
         tasks.spawn(self.watch.run(self.stop.clone()));
-        tasks.spawn(self.admin_side.run(self.stop.clone()));
-        self.party_side.run(self.stop.clone()).await;
-        while tasks.join_next().await.is_some() {}
-        self.base.store.close().await;
+        // Here, so that a listener cannot end and the daemon go on without.
+        tokio::join!(
+            self.party_side.run(self.stop.clone()),
+            self.admin_side.run(self.stop.clone()),
+        );
+        tasks.ended().await;
+        store.close().await;
         tracing::info!("Stopped");
     }
 }
@@ -419,95 +405,6 @@ pub fn admin_token(settings: &Settings) -> Result<Token, StartError> {
 /// [`StartError::Alerts`].
 pub fn check_alerts(settings: &Settings) -> Result<(), StartError> {
     check_webhook(settings).map_err(StartError::Alerts)
-}
-
-/// Follows changes of the key ring: new keys, and keys that were destroyed.
-async fn follow_ring(store: Store, stop: CancellationToken) {
-    let mut failed_before = false;
-    while stop
-        .run_until_cancelled(tokio::time::sleep(FOLLOW_RING))
-        .await
-        .is_some()
-    {
-        let followed = store.follow_ring().await;
-        match &followed {
-            Ok(true) => tracing::info!("The key ring was read again"),
-            Err(cause) if !failed_before => {
-                tracing::error!("The key ring cannot be compared; open keys stay: {cause}");
-            }
-            _ => {}
-        }
-        failed_before = followed.is_err();
-    }
-}
-
-/// Removes what is out of date: recovered persons after the window, parked
-/// parts, remembered cases.
-async fn sweep(store: Store, intake: Intake, stop: CancellationToken) {
-    loop {
-        let days = intake.current.get().settings.limits.parked_days;
-        let days = u32::try_from(days).unwrap_or(u32::MAX);
-        if let Err(cause) = store.forget(intake.clock.today()).await {
-            tracing::warn!("The ledger was not cleaned: {cause}");
-        }
-        let limits = &intake.current.get().settings.limits;
-        let age = |days: u64| Duration::from_secs(days.saturating_mul(86_400));
-        let terms = Terms {
-            replay: age(limits.replay_days),
-            dead: age(limits.dead_days),
-            receipt: age(limits.receipt_days),
-        };
-        match store.expire(intake.clock.now(), &terms).await {
-            Ok(Expired { dead: 0, .. }) => {}
-            Ok(Expired { dead: count, .. }) => {
-                let days = limits.dead_days;
-                tracing::warn!(
-                    count,
-                    "The content of {count} dead letters was removed after {days} days; they stay listed"
-                );
-            }
-            Err(cause) => tracing::warn!("What is finished was not removed: {cause}"),
-        }
-        match store.expire_parked(intake.clock.now(), days).await {
-            Ok(0) => {}
-            Ok(count) => {
-                tracing::warn!(count, "{count} parked parts were dropped after {days} days");
-            }
-            Err(cause) => tracing::warn!("Parked parts were not cleaned: {cause}"),
-        }
-        if stop
-            .run_until_cancelled(tokio::time::sleep(SWEEP))
-            .await
-            .is_none()
-        {
-            return;
-        }
-    }
-}
-
-/// Writes when API keys were last used.
-async fn touch(
-    store: Store,
-    clock: Clock,
-    mut used: mpsc::Receiver<String>,
-    stop: CancellationToken,
-) {
-    let mut seen = std::collections::BTreeMap::new();
-    loop {
-        let waited = stop.run_until_cancelled(tokio::time::sleep(TOUCH)).await;
-        while let Ok(key) = used.try_recv() {
-            seen.insert(key, clock.now());
-        }
-        let keys = std::mem::take(&mut seen).into_iter().collect::<Vec<_>>();
-        if !keys.is_empty()
-            && let Err(cause) = store.touch_keys(keys).await
-        {
-            tracing::warn!("Times of last use were not written: {cause}");
-        }
-        if waited.is_none() {
-            return;
-        }
-    }
 }
 
 /// Why the daemon cannot start.

@@ -25,6 +25,7 @@ pub mod receive;
 pub mod seal;
 pub mod setup;
 pub mod store;
+pub mod supervise;
 pub mod toml_file;
 pub mod trace;
 pub mod translate;

@@ -27,7 +27,7 @@ use crate::directory::{Directory, Lookup, Party, Pin, Tenant};
 use crate::domain::{PartyId, TenantId};
 use crate::policy::{Policy, PolicyError};
 use crate::seal::Keys;
-use crate::store::{self, ApiKey, Store};
+use crate::store::{self, ApiKey, ApiKeys, Store};
 use crate::toml_file::Fault;
 use crate::validate::{Editions, SchemaError};
 
@@ -66,6 +66,7 @@ impl Setup {
         keys: &Keys,
     ) -> Result<Self, SetupError> {
         let stored = Stored::read(store).await.map_err(SetupError::Store)?;
+        tell_of_unreadable(&stored.api_keys);
         let directory = stored.directory().map_err(Trouble::Directory);
         let directory = directory.map_err(SetupError::Unusable)?;
         let setup = Self::build(foundation, keys, directory, stored)?;
@@ -130,7 +131,7 @@ impl Setup {
             directory: Arc::new(directory.index()),
             standings: Arc::new(standings),
             fallback: Arc::new(fallback),
-            api_keys: by_id(stored.api_keys),
+            api_keys: by_id(stored.api_keys.readable),
             version: stored.version,
             directory_version: stored.directory_version,
             trouble: (!missing.is_empty()).then_some(Trouble::Missing(missing)),
@@ -225,6 +226,13 @@ impl Setup {
     }
 }
 
+/// Says which API keys cannot be read and so open nothing.
+pub fn tell_of_unreadable(api_keys: &ApiKeys) {
+    for id in &api_keys.unreadable {
+        tracing::error!(key.id = %id, "API key {id} cannot be read and does not count: revoke it and issue another");
+    }
+}
+
 fn by_id(api_keys: Vec<ApiKey>) -> Arc<HashMap<String, ApiKey>> {
     let by_id = api_keys.into_iter().map(|key| (key.id.clone(), key));
     Arc::new(by_id.collect())
@@ -277,6 +285,8 @@ pub enum SetupError {
     Missing(Missing),
     /// The stored directory cannot be used wholly.
     Unusable(Trouble),
+    /// Reading the files failed by a fault of ours.
+    Panicked,
     /// The store failed.
     Store(store::Error),
 }
@@ -290,6 +300,7 @@ impl fmt::Display for SetupError {
             Self::ClientCa(cause) => write!(f, "tls.client_ca: {cause}"),
             Self::Missing(cause) => write!(f, "{cause}"),
             Self::Unusable(cause) => write!(f, "{cause}"),
+            Self::Panicked => f.write_str("reading the files failed by a fault of ours"),
             Self::Store(cause) => write!(f, "store: {cause}"),
         }
     }

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Words, time, files. They know nothing of each other, but for reading TOML.
     ("domain", &[]),
     ("clock", &[]),
+    ("supervise", &[]),
     ("toml_file", &[]),
     ("config", &["toml_file"]),
     ("seal", &["domain"]),
@@ -23,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Who connects and who receives what.
     ("directory", &["domain", "toml_file"]),
     // What survives a crash.
-    ("store", &["clock", "domain", "policy", "seal"]),
+    ("store", &["clock", "domain", "policy", "seal", "supervise"]),
     ("expiry", &["certificate", "domain", "store"]),
     // Everything configured, as one snapshot.
     (
@@ -75,6 +76,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "http",
             "setup",
             "store",
+            "supervise",
             "trace",
         ],
     ),
@@ -82,7 +84,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("letters", &["domain", "receive", "store"]),
     (
         "watch",
-        &["clock", "config", "directory", "domain", "setup", "store"],
+        &[
+            "clock",
+            "config",
+            "directory",
+            "domain",
+            "setup",
+            "store",
+            "supervise",
+        ],
     ),
     (
         "admin",
@@ -108,6 +118,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "seal",
             "setup",
             "store",
+            "supervise",
             "watch",
         ],
     ),

@@ -66,7 +66,7 @@ async fn feed(gateway: &Gateway, party: &str) -> StatusCode {
 }
 
 async fn revoke(gateway: &Gateway, party: &str) {
-    let keys = gateway.base.store.api_keys().await.unwrap();
+    let keys = gateway.base.store.api_keys().await.unwrap().readable;
     let key = keys.iter().find(|key| key.party.as_str() == party).unwrap();
     let now = gateway.clock.now();
     assert!(

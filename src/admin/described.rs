@@ -48,6 +48,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Workers that push and were started again after a fault of ours, by receiver.",
     ),
     (
+        "sivi_task_restarts_total",
+        "Tasks in the background that were started again after a fault of ours, by task.",
+    ),
+    (
         "sivi_dead_contents_removed_total",
         "Dead letters whose content was removed because nobody decided about them in time.",
     ),

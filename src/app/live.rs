@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::own_certificate::OwnCertificate;
@@ -15,7 +16,7 @@ use crate::config::Settings;
 use crate::http::{self, TlsError};
 use crate::receive::Intake;
 use crate::seal::Keys;
-use crate::setup::{Foundation, Setup, SetupError};
+use crate::setup::{Foundation, Setup, SetupError, tell_of_unreadable};
 use crate::store::ApiKey;
 
 /// How often the stored configuration is compared with the one in use. The
@@ -77,21 +78,15 @@ impl Live {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows changes that commands made in the store. A new day makes routes
-    /// valid and ends others, as a change does.
-    pub(super) async fn follow(&self, stop: CancellationToken) {
-        let mut day = self.intake.clock.today();
+    /// Follows changes that commands made in the store, and the days.
+    pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut fault = String::new();
         let pause = async || {
             // An Err is the pause that passed without anybody asking.
             drop(tokio::time::timeout(LOOK, self.intake.look_again.notified()).await);
         };
         while stop.run_until_cancelled(pause()).await.is_some() {
-            let today = self.intake.clock.today();
-            if today != day {
-                day = today;
-                self.intake.catch_up.change(|| {});
-            }
+            self.intake.catch_up.follow(self.intake.days());
             let looked = self.look().await;
             let now = looked
                 .err()
@@ -121,8 +116,9 @@ impl Live {
             let directory = store.directory_version().await;
             let directory = directory.map_err(SetupError::Store)?;
             let keys = store.api_keys().await.map_err(SetupError::Store)?;
+            tell_of_unreadable(&keys);
             // A revoked key waits for nothing: no lock, and no file.
-            if self.take_keys_over(keys, version, directory) {
+            if self.take_keys_over(keys.readable, version, directory) {
                 tracing::info!("The API keys were read again");
                 return Ok(());
             }
@@ -131,11 +127,11 @@ impl Live {
         let setup = self.setup();
         let read = foundation.clone();
         let read = tokio::task::spawn_blocking(move || read.reread()).await;
-        let (now, fault) = match read {
-            Ok(Ok(now)) => (now, None),
-            Ok(Err(fault)) => (foundation.clone(), Some(fault)),
+        let (now, fault) = match read_to_its_end(read) {
+            Some(Ok(now)) => (now, None),
+            Some(Err(fault)) => (foundation.clone(), Some(fault)),
             // It is stopping.
-            Err(_) => return Ok(()),
+            None => return Ok(()),
         };
         let next = setup.read_on(&now, store).await?;
         if next.version() == setup.version() && next.trouble() == setup.trouble() {
@@ -181,7 +177,7 @@ impl Live {
         let mut foundation = self.foundation.lock().await;
         let (settings, waiting) = foundation.settings.take_over(new);
         let loading = tokio::task::spawn_blocking(move || Foundation::load(settings));
-        let loaded = loading.await.map_err(|_| StartError::Interrupted)?;
+        let loaded = read_to_its_end(loading.await).ok_or(StartError::Interrupted)?;
         let loaded = loaded.map_err(StartError::Setup)?;
         let read = Setup::read(&loaded, &self.intake.store, &self.keys).await;
         self.replace(read.map_err(StartError::Setup)?);
@@ -242,6 +238,17 @@ impl Live {
     }
 }
 
+/// What came of reading files; none when the daemon stops meanwhile. A reader
+/// that panics is a file that cannot be used: it must not pass for a stop.
+fn read_to_its_end<T>(
+    read: Result<Result<T, SetupError>, JoinError>,
+) -> Option<Result<T, SetupError>> {
+    match read {
+        Ok(read) => Some(read),
+        Err(ended) => ended.is_panic().then_some(Err(SetupError::Panicked)),
+    }
+}
+
 /// Says once what a look found.
 fn tell(before: &Setup, next: &Setup, fault: Option<&SetupError>) {
     if let Some(fault) = fault {
@@ -296,5 +303,22 @@ impl Reloader {
     /// does so every minute.
     pub async fn renew_certificates(&self) -> Vec<StartError> {
         self.0.renew_certificates().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_panics_is_a_fault_and_no_stop() {
+        let panicked = tokio::task::spawn_blocking(|| -> Result<(), SetupError> {
+            panic!("on purpose");
+        });
+        let read = read_to_its_end(panicked.await);
+        assert!(matches!(read, Some(Err(SetupError::Panicked))));
+        let stopped = tokio::spawn(std::future::pending::<Result<(), SetupError>>());
+        stopped.abort();
+        assert!(read_to_its_end(stopped.await).is_none());
     }
 }

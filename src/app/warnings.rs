@@ -20,6 +20,7 @@ use crate::watch;
 const LOOK: Duration = Duration::from_mins(1);
 
 /// Looks after certificates and keys.
+#[derive(Clone)]
 pub(super) struct Warnings {
     pub(super) live: Arc<Live>,
     pub(super) store: Store,
@@ -63,7 +64,12 @@ impl Warnings {
         let now = self.clock.now();
         // Read anew: the snapshot does not follow when keys are used.
         let api_keys = self.store.api_keys().await.ok()?;
-        Some(all_that_ends(&self.live, &self.seen, &api_keys, now))
+        Some(all_that_ends(
+            &self.live,
+            &self.seen,
+            &api_keys.readable,
+            now,
+        ))
     }
 }
 

@@ -66,10 +66,13 @@ async fn issue(base: &Base, party: &str, days: Option<u32>, format: Format) -> R
 
 async fn list(base: &Base, format: Format) -> Result<(), Failure> {
     let keys = base.store.api_keys().await?;
+    for id in &keys.unreadable {
+        eprintln!("{id}: cannot be read and does not count; revoke it and issue another");
+    }
     let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
     match format {
         Format::Json => {
-            for key in keys {
+            for key in keys.readable {
                 let line = json!({
                     "id": key.id,
                     "party": key.party.as_str(),
@@ -86,7 +89,7 @@ async fn list(base: &Base, format: Format) -> Result<(), Failure> {
                 "{:<14} {:<20} {:<32} {:<32} last used",
                 "id", "party", "created", "expires"
             );
-            for key in keys {
+            for key in keys.readable {
                 let expires = match (key.revoked_at, key.expires_at) {
                     (Some(_), _) => "revoked".to_owned(),
                     (None, at) => time(at).unwrap_or_else(|| "never".to_owned()),

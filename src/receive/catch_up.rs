@@ -7,13 +7,16 @@
 //! may take as long as it likes, and nobody waits for it.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use metrics::gauge;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -31,6 +34,11 @@ use crate::store::{AcceptError, Error, ParkedFilter, ParkedItem};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
+/// How long into a day another node may still park with the day before: its
+/// clock may be behind ([`store::CLOCKS_APART`] of the database's, as ours may
+/// be ahead), and what it decided has to be written.
+const DAY_BEGINS_EVERYWHERE: Duration = Duration::from_mins(6);
+
 /// How often a walk begins again at a part that fails.
 const PATIENCE: u32 = 6;
 
@@ -44,6 +52,8 @@ struct Shared {
     /// Changes that count.
     counts: watch::Sender<u64>,
     done: Mutex<Done>,
+    /// The days of the last change.
+    days: Mutex<Days>,
     /// Who works with what counted until now.
     at_work: Mutex<TaskTracker>,
     /// Held by the message that lets go of what waits before it.
@@ -58,17 +68,48 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct Done {
     change: u64,
+    /// The last day that had begun on every node.
     day: Date,
 }
 
-impl CatchUp {
-    /// Nothing to catch up with on `day`; something may wait for a report.
+/// What day it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Days {
+    here: Date,
+    /// The last day that has begun on every node.
+    everywhere: Date,
+}
+
+impl Days {
+    /// At `now`; `is_shared` where other nodes park in the same store, by
+    /// clocks of their own.
     #[must_use]
-    pub fn new(day: Date) -> Self {
+    pub fn at(now: Timestamp, is_shared: bool) -> Self {
+        let behind = if is_shared {
+            DAY_BEGINS_EVERYWHERE
+        } else {
+            Duration::ZERO
+        };
+        let everywhere = now.saturating_sub(behind).unwrap_or(now);
+        Self {
+            here: clock::civil_at(now).date(),
+            everywhere: clock::civil_at(everywhere).date(),
+        }
+    }
+}
+
+impl CatchUp {
+    /// Nothing to catch up with on these days; something may wait for a report.
+    #[must_use]
+    pub fn new(days: Days) -> Self {
         Self(Arc::new(Shared {
             begun: AtomicU64::new(0),
             counts: watch::Sender::new(0),
-            done: Mutex::new(Done { change: 0, day }),
+            done: Mutex::new(Done {
+                change: 0,
+                day: days.everywhere,
+            }),
+            days: Mutex::new(days),
             at_work: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             parked: AtomicU64::new(1),
@@ -86,11 +127,24 @@ impl CatchUp {
         self.0.counts.send_modify(|changes| *changes += 1);
     }
 
-    /// Whether everything that waits was tried with every change, on `day`.
+    /// A new day makes routes valid and ends others, as a change does: here,
+    /// and once more when no node parks with the day before any longer.
+    pub fn follow(&self, days: Days) {
+        if std::mem::replace(&mut *lock(&self.0.days), days) != days {
+            self.change(|| {});
+        }
+    }
+
+    /// Whether everything that waits was tried with every change.
+    #[must_use]
+    pub fn has_settled(&self) -> bool {
+        lock(&self.0.done).change == self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// The same, on `day`, after it had begun on every node.
     #[must_use]
     pub fn is_over(&self, day: Date) -> bool {
-        let done = *lock(&self.0.done);
-        done.change == self.0.begun.load(Ordering::Acquire) && done.day >= day
+        lock(&self.0.done).day >= day && self.has_settled()
     }
 
     /// Held by whoever works with a configuration, from before it is looked up
@@ -108,7 +162,7 @@ impl CatchUp {
 
     fn settle(&self, done: Done) {
         *lock(&self.0.done) = done;
-        if self.is_over(done.day) {
+        if self.has_settled() {
             gauge!("sivi_catching_up").set(0.0);
         }
     }
@@ -158,12 +212,18 @@ impl Intake {
         let _ = stop.run_until_cancelled(self.follow_changes()).await;
     }
 
+    /// What day it is.
+    #[must_use]
+    pub fn days(&self) -> Days {
+        Days::at(self.clock.now(), self.store.is_shared())
+    }
+
     async fn follow_changes(&self) {
         let mut counts = self.catch_up.0.counts.subscribe();
         let (mut begun, mut place) = (0, Place::default());
         let mut pause = FIRST_PAUSE;
         loop {
-            let (change, day) = (*counts.borrow_and_update(), self.clock.today());
+            let (change, day) = (*counts.borrow_and_update(), self.days().everywhere);
             let done = *lock(&self.catch_up.0.done);
             if done.change == change && done.day >= day {
                 if counts.changed().await.is_err() {
@@ -213,24 +273,38 @@ impl Intake {
                     return Walked::CutShort;
                 }
             };
-            let Some(last) = items.last() else { break };
-            for item in &items {
+            let Some(last) = items.last().map(|item| item.id.clone()) else {
+                break;
+            };
+            for item in items.into_iter().map(Arc::new) {
                 if *self.catch_up.0.counts.borrow() != change {
                     return Walked::Overtaken;
                 }
-                if self.let_go(&self.current.get(), item).await.is_err()
-                    && !self.is_beyond(item, place).await
-                {
+                if !self.let_go_apart(&item).await && !self.is_beyond(&item, place).await {
                     return Walked::CutShort;
                 }
             }
-            place.after = Some(last.id.clone());
+            place.after = Some(last);
         }
-        if place.after.is_none() {
+        if place.after.is_none() && self.nothing_is_parked().await {
             let nothing_waited = &self.catch_up.0.nothing_waited;
             nothing_waited.store(parked, Ordering::Release);
         }
         Walked::All
+    }
+
+    /// False when the part cannot go now, also when trying it panics: what is
+    /// behind it must not wait for a fault of ours.
+    async fn let_go_apart(&self, item: &Arc<ParkedItem>) -> bool {
+        let (intake, item) = (self.clone(), Arc::clone(item));
+        let went = async move { intake.let_go(&intake.current.get(), &item).await.is_ok() };
+        is_done(went).await
+    }
+
+    /// Not even what does not open now: it may later, with its key.
+    async fn nothing_is_parked(&self) -> bool {
+        let page = self.store.parked_page(&ParkedFilter::default(), 1).await;
+        page.is_ok_and(|page| page.parts.is_empty())
     }
 
     /// True for a part that failed time and again although the store takes
@@ -344,6 +418,14 @@ impl Intake {
     }
 }
 
+/// What `work` gives, and false when it panics.
+async fn is_done(work: impl Future<Output = bool> + Send + 'static) -> bool {
+    // Ends with whoever waits for it.
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    matches!(task.join_next().await, Some(Ok(true)))
+}
+
 /// Everybody whom a message is about, also by a former id, as whoever parked
 /// something about them may have known them.
 fn persons_anyhow(planner: &Planner<'_>, day: Date) -> Vec<KeyedHash> {
@@ -361,4 +443,29 @@ fn persons_anyhow(planner: &Planner<'_>, day: Date) -> Vec<KeyedHash> {
         ids.iter().map(move |id| identity.person(id))
     });
     hashes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+
+    #[tokio::test]
+    async fn what_panics_fails_and_takes_nobody_along() {
+        assert!(is_done(async { true }).await);
+        assert!(!is_done(async { false }).await);
+        assert!(!is_done(async { panic!("on purpose") }).await);
+    }
+
+    #[test]
+    fn a_day_has_begun_everywhere_when_no_clock_shows_the_day_before() {
+        let at = |time: &str, is_shared| Days::at(time.parse().unwrap(), is_shared);
+        let (before, after) = (date(2026, 11, 22), date(2026, 11, 23));
+        let days = |here, everywhere| Days { here, everywhere };
+        assert_eq!(at("2026-11-22T22:59:59Z", true), days(before, before));
+        assert_eq!(at("2026-11-22T23:00:00Z", false), days(after, after));
+        assert_eq!(at("2026-11-22T23:00:00Z", true), days(after, before));
+        assert_eq!(at("2026-11-22T23:05:59Z", true), days(after, before));
+        assert_eq!(at("2026-11-22T23:06:00Z", true), days(after, after));
+    }
 }

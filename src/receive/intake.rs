@@ -72,7 +72,7 @@ pub enum Refusal {
     Invalid(Vec<Finding>),
     /// 503: cannot store now.
     Busy(Vec<Finding>),
-    /// The directory moved on: decide again with the new one.
+    /// The directory or the day moved on: decide again with the new one.
     Stale,
     /// 500: a fault of ours.
     Internal(crate::store::Error),
@@ -91,10 +91,15 @@ impl Intake {
     ) -> Result<Accepted, (Refusal, Outline)> {
         loop {
             let version = self.current.get().version();
+            let day = self.clock.today();
             match self.accept_now(party, body).await {
                 // Not under the gate: whoever replaces the configuration
                 // waits for it.
                 Err((Refusal::Stale, outline)) => {
+                    // It took long, and a day began.
+                    if self.clock.today() != day {
+                        continue;
+                    }
                     if self.is_left_behind() {
                         return Err((Refusal::Busy(Vec::new()), outline));
                     }

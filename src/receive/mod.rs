@@ -18,9 +18,9 @@ mod status;
 mod unpack;
 mod waiting;
 
-pub use catch_up::CatchUp;
+pub use catch_up::{CatchUp, Days};
 pub use explain::{ExplainError, explain};
-pub use intake::Intake;
+pub use intake::{Intake, Refusal};
 pub use prepare::examine;
 pub use routes::{Reception, routes};
 pub use waiting::Unparked;

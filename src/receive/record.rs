@@ -87,6 +87,7 @@ pub(super) fn acceptance(
         withheld: written.withheld,
         remember: written.remember,
         directory_version: setup.directory_version(),
+        decided_on: clock::civil_at(now).date(),
         window_days: setup.policy.window_days(),
         parked: plan.parked,
         unparked: Vec::new(),

@@ -249,6 +249,7 @@ impl Intake {
                 ledger: written.ledger,
                 releases: written.releases,
                 directory_version: setup.directory_version(),
+                decided_on: clock::civil_at(now).date(),
                 window_days: setup.policy.window_days(),
             };
             let releases = unparking.releases.len();

@@ -1,7 +1,7 @@
 //! The configuration as the store has it, read at one moment.
 
 use crate::directory::{Delivery, Directory, Party, RecordKind};
-use crate::store::{ApiKey, Error, Record, Store};
+use crate::store::{ApiKeys, Error, Record, Store};
 
 /// Records, API keys and their versions.
 pub(super) struct Stored {
@@ -9,7 +9,7 @@ pub(super) struct Stored {
     pub(super) version: i64,
     pub(super) directory_version: i64,
     pub(super) records: Vec<Record>,
-    pub(super) api_keys: Vec<ApiKey>,
+    pub(super) api_keys: ApiKeys,
 }
 
 impl Stored {
@@ -144,7 +144,7 @@ mod tests {
             version: 2,
             directory_version: 2,
             records: records.collect(),
-            api_keys: Vec::new(),
+            api_keys: ApiKeys::default(),
         };
         assert!(stored.directory().unwrap_err().contains("colour"));
         let left = stored.narrow(&old).parties;

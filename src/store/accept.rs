@@ -6,11 +6,14 @@
 //! again job by job, and judged anew.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
+use jiff::Timestamp;
+use jiff::civil::Date;
 use metrics::counter;
 use tokio::sync::oneshot;
 
-use super::acceptance::{DeliveryRow, MessageRow, ParkedRow, Prepared, WithheldKey};
+use super::acceptance::{CLOCKS_APART, DeliveryRow, MessageRow, ParkedRow, Prepared, WithheldKey};
 use super::backend::{Connection, Row, query};
 use super::bells::Rings;
 use super::conservation::Parts;
@@ -18,6 +21,7 @@ use super::directory;
 use super::error::Error;
 use super::ledger::{LedgerRow, LedgerStep};
 use super::sql::{self, Columns, Insert, blob};
+use crate::clock;
 use crate::domain::KeyedHash;
 
 /// What became of one acceptance.
@@ -29,7 +33,7 @@ pub(super) enum Verdict {
     Duplicate,
     /// The ledger or a parked part changed; nothing was written.
     Conflict,
-    /// The directory changed; nothing was written.
+    /// The directory or the day changed; nothing was written.
     Stale,
 }
 
@@ -110,6 +114,8 @@ pub(super) async fn write(
 /// the jobs that passed will change.
 struct Known {
     directory_version: i64,
+    /// The day, or two of them when another has just begun or is about to.
+    days: RangeInclusive<Date>,
     references: HashSet<(KeyedHash, String)>,
     /// Version per entry, as stored before this batch.
     stored: HashMap<KeyedHash, i64>,
@@ -160,6 +166,7 @@ impl Known {
         })?;
         Ok(Self {
             directory_version,
+            days: days_at(connection.now_ms()),
             references,
             versions: stored.clone(),
             stored,
@@ -198,7 +205,7 @@ impl Known {
         {
             return Verdict::Duplicate;
         }
-        if job.directory_version != self.directory_version {
+        if job.directory_version != self.directory_version || !self.days.contains(&job.decided_on) {
             return Verdict::Stale;
         }
         let unparked: HashSet<&String> = job.unparked.iter().collect();
@@ -230,6 +237,13 @@ impl Known {
         }
         Some(changed)
     }
+}
+
+/// The days that a clock may show when the database's shows `now_ms`.
+fn days_at(now_ms: i64) -> RangeInclusive<Date> {
+    let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::MIN);
+    let day = |at: Result<Timestamp, _>| clock::civil_at(at.unwrap_or(now)).date();
+    day(now.saturating_sub(CLOCKS_APART))..=day(now.saturating_add(CLOCKS_APART))
 }
 
 fn decode<T, C: FromIterator<T>>(

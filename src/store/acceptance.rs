@@ -4,6 +4,7 @@
 //! writer handles only bytes that nobody can read.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -18,6 +19,11 @@ use crate::clock;
 use crate::domain::{Domain, Finding, KeyedHash, PartyId, TenantId};
 use crate::policy::{LedgerChange, Parked, Release, Withheld};
 use crate::seal::{Keys, NoKey, Place, Scope};
+
+/// How far a clock may be off, and a decision be old, when what was decided
+/// with one day is written on another. The clock of the database says which
+/// day it is, so no two nodes decide with different days for longer.
+pub const CLOCKS_APART: Duration = Duration::from_mins(2);
 
 /// A message that was received, without its content.
 #[derive(Clone)]
@@ -83,6 +89,8 @@ pub struct Acceptance {
     pub message: Message,
     /// The version of the directory that it was decided with.
     pub directory_version: i64,
+    /// The Dutch day that it was decided with: what is valid depends on it.
+    pub decided_on: Date,
     /// What its receivers get.
     pub releases: Vec<Release>,
     /// What their routes now know, by the tenant of the route.
@@ -119,6 +127,8 @@ pub struct Unparking<'a> {
     pub item: &'a ParkedItem,
     /// The version of the directory that it was decided with.
     pub directory_version: i64,
+    /// The Dutch day that it was decided with: what is valid depends on it.
+    pub decided_on: Date,
     /// What its receivers get; may be empty, when policy withholds it all.
     pub releases: Vec<Release>,
     /// What their routes now know, by the tenant of the route.
@@ -149,7 +159,8 @@ pub enum AcceptError {
     /// and decide again.
     Conflict,
     /// The directory has another version than the one that it was decided
-    /// with: read the directory, release what waits, and decide again.
+    /// with: read the directory, release what waits, and decide again. Or it is
+    /// another day, by more than [`CLOCKS_APART`].
     Stale,
     /// The store failed; the sender may try again.
     Store(Error),
@@ -160,7 +171,7 @@ impl fmt::Display for AcceptError {
         match self {
             Self::Duplicate(_) => f.write_str("the sender used this reference before"),
             Self::Conflict => f.write_str("the ledger changed in the meantime"),
-            Self::Stale => f.write_str("the directory changed in the meantime"),
+            Self::Stale => f.write_str("the directory or the day changed in the meantime"),
             Self::Store(cause) => write!(f, "{cause}"),
         }
     }
@@ -178,6 +189,7 @@ impl std::error::Error for AcceptError {
 /// An acceptance as rows, sealed.
 pub(crate) struct Prepared {
     pub(super) directory_version: i64,
+    pub(super) decided_on: Date,
     /// None when a parked part is released: its message is already there.
     pub(super) message: Option<MessageRow>,
     pub(super) deliveries: Vec<DeliveryRow>,
@@ -302,6 +314,7 @@ impl Prepared {
         };
         Ok(Self {
             directory_version: acceptance.directory_version,
+            decided_on: acceptance.decided_on,
             message: Some(message_row(keys, acceptance)?),
             deliveries: acceptance
                 .releases
@@ -345,6 +358,7 @@ impl Prepared {
         };
         Ok(Self {
             directory_version: unparking.directory_version,
+            decided_on: unparking.decided_on,
             message: None,
             deliveries: unparking
                 .releases

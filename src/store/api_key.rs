@@ -28,6 +28,16 @@ pub struct ApiKey {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// All keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// Those that can be read.
+    pub readable: Vec<ApiKey>,
+    /// The ids of the others: damaged, or written by a newer version. They do
+    /// not count.
+    pub unreadable: Vec<String>,
+}
+
 const LIST: &str = "SELECT id, party, hash, created_at, expires_at, revoked_at, last_used_at
     FROM api_key ORDER BY party, created_at, id";
 const INSERT: &str = "INSERT INTO api_key (id, party, hash, created_at, expires_at, revoked_at,
@@ -43,11 +53,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] or [`Error::Damaged`].
-    pub async fn api_keys(&self) -> Result<Vec<ApiKey>, Error> {
+    /// [`Error::Unavailable`].
+    pub async fn api_keys(&self) -> Result<ApiKeys, Error> {
         let mut connection = self.reader().await?;
         let rows = query(LIST).fetch_all(&mut connection).await?;
-        rows.iter().map(read).collect()
+        let mut keys = ApiKeys::default();
+        for row in &rows {
+            match read(row) {
+                Ok(key) => keys.readable.push(key),
+                Err(_) => keys.unreadable.push(row.value("id")?),
+            }
+        }
+        Ok(keys)
     }
 
     /// Adds a key.

@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::backend::Pool;
 use super::error::Error;
@@ -15,6 +16,7 @@ use super::ledger::{Known, entries_of_persons};
 use super::ring::Ring;
 use crate::domain::KeyedHash;
 use crate::policy::CaseEntry;
+use crate::supervise::keep_running;
 
 /// Questions that one query answers at most.
 const TOGETHER: usize = 64;
@@ -34,7 +36,13 @@ pub(super) struct Lookups(mpsc::Sender<Question>);
 impl Lookups {
     pub(super) fn start(pool: Pool, ring: Arc<Ring>) -> Self {
         let (sender, questions) = mpsc::channel(WAITING);
-        tokio::spawn(answer_all(pool, ring, questions));
+        let questions = Arc::new(Mutex::new(questions));
+        tokio::spawn(async move {
+            // It ends with the last who can ask.
+            let unstopped = CancellationToken::new();
+            let start = || answer_all(pool.clone(), Arc::clone(&ring), Arc::clone(&questions));
+            keep_running("ledger look-ups", &unstopped, start).await;
+        });
         Self(sender)
     }
 
@@ -47,7 +55,8 @@ impl Lookups {
     }
 }
 
-async fn answer_all(pool: Pool, ring: Arc<Ring>, mut questions: mpsc::Receiver<Question>) {
+async fn answer_all(pool: Pool, ring: Arc<Ring>, questions: Arc<Mutex<mpsc::Receiver<Question>>>) {
+    let mut questions = questions.lock().await;
     let mut gathered = Vec::with_capacity(TOGETHER);
     while questions.recv_many(&mut gathered, TOGETHER).await > 0 {
         let persons: HashSet<KeyedHash> = gathered

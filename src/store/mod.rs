@@ -61,9 +61,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub use acceptance::{
+    AcceptError, Acceptance, Answer, CLOCKS_APART, Message, Remembered, Unparking,
+};
 pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
-pub use api_key::ApiKey;
+pub use api_key::{ApiKey, ApiKeys};
 pub use backend::{DatabaseUrl, UnknownDatabase};
 pub use backup::{BackupError, Contents, Restored, restore};
 pub use conservation::{Unaccounted, Walk};
@@ -98,6 +103,7 @@ pub use watching::{DeadLetters, LedgerStep, LedgerWalk, ParkedCount, PausedRecei
 
 use crate::clock::{self, Clock};
 use crate::seal::Keys;
+use crate::supervise::keep_running;
 use backend::{Backend, Connection, Heard, Listener, Pool, Schema, mark_of};
 use bells::{Bells, Rings};
 use lookup::Lookups;
@@ -153,7 +159,14 @@ impl Store {
         let read = backend.readers();
         let node: Arc<str> = clock::new_id().into();
         if let Some(listener) = read.listener().await? {
-            tokio::spawn(hear(listener, Arc::clone(&node), Arc::clone(&bells)));
+            let listener = Arc::new(Mutex::new(listener));
+            let (node, bells) = (Arc::clone(&node), Arc::clone(&bells));
+            tokio::spawn(async move {
+                // It ends when the store is closed.
+                let unstopped = CancellationToken::new();
+                let start = || hear(Arc::clone(&listener), Arc::clone(&node), Arc::clone(&bells));
+                keep_running("news of other nodes", &unstopped, start).await;
+            });
         }
         let shared = Shared {
             lookups: Lookups::start(read.clone(), Arc::clone(&ring)),
@@ -245,7 +258,8 @@ impl Store {
 }
 
 /// Rings what other nodes put into the inboxes that they share with us.
-async fn hear(mut listener: Listener, node: Arc<str>, bells: Arc<Bells>) {
+async fn hear(listener: Arc<Mutex<Listener>>, node: Arc<str>, bells: Arc<Bells>) {
+    let mut listener = listener.lock().await;
     loop {
         match listener.next().await {
             Heard::Text(text) => bells.ring(&Rings::heard(&text, &node)),

@@ -180,7 +180,7 @@ impl Courier {
         Ok((courier, call))
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(&mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             self.bring_direct(&stop).await;
             match self.bring_next().await {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use metrics::counter;
+use tokio::sync::Mutex as Shared;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::setup::Current;
 use crate::store::{self, Alert, LedgerWalk, Store, Walk};
+use crate::supervise::keep_running;
 
 /// How long a release must have been on offer before its age counts: what was
 /// parked may be old when it is offered.
@@ -116,8 +118,7 @@ impl Watch {
 
     /// Looks until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let courier = tokio::spawn(self.courier.run(stop.clone()));
-        let mut look = Look {
+        let look = Look {
             store: self.store,
             clock: self.clock,
             current: self.current,
@@ -132,15 +133,21 @@ impl Watch {
             jump: None,
             unusable_since: None,
         };
-        loop {
-            look.once().await;
-            let pause = Duration::from_secs(look.settings().alerts.look_seconds);
-            let waited = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-            if waited.is_none() {
-                break;
-            }
-        }
-        drop(courier.await);
+        // What they remember stays when one of them has to start again.
+        let courier = Arc::new(Shared::new(self.courier));
+        let look = Arc::new(Shared::new(look));
+        let bring = || {
+            let (courier, stop) = (Arc::clone(&courier), stop.clone());
+            async move { courier.lock().await.run(stop).await }
+        };
+        let watch = || {
+            let (look, stop) = (Arc::clone(&look), stop.clone());
+            async move { look.lock().await.run(stop).await }
+        };
+        tokio::join!(
+            keep_running("alert courier", &stop, bring),
+            keep_running("watch", &stop, watch),
+        );
     }
 }
 
@@ -179,6 +186,17 @@ struct Look {
 impl Look {
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.current.get().settings)
+    }
+
+    async fn run(&mut self, stop: CancellationToken) {
+        loop {
+            self.once().await;
+            let pause = Duration::from_secs(self.settings().alerts.look_seconds);
+            let waited = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            if waited.is_none() {
+                return;
+            }
+        }
     }
 
     async fn once(&mut self) {
@@ -313,7 +331,7 @@ impl Look {
         observed.parked = self.seen("parked parts", store.parked_counts().await);
         observed.paused = self.seen("paused receivers", store.paused_receivers().await);
         let api_keys = self.seen("API keys", store.api_keys().await);
-        observed.endings = api_keys.map(|api_keys| (self.endings)(&api_keys, now));
+        observed.endings = api_keys.map(|api_keys| (self.endings)(&api_keys.readable, now));
         let walked = self.walk_messages(now).await;
         self.seen("messages", walked);
         observed.unaccounted = self.seen("messages in no state", store.settle_unaccounted().await);

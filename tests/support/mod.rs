@@ -563,3 +563,19 @@ pub fn digest(bytes: &[u8]) -> String {
     let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     format!("sha-256:{hex}")
 }
+
+/// The address of a new database of the server that tests share.
+pub async fn new_database() -> String {
+    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+    let server = std::env::var("SIVI_TEST_POSTGRES").expect(
+        "these tests need PostgreSQL: run .ci/test, or start a server with \
+         `.ci/postgres start FOLDER` and set SIVI_TEST_POSTGRES to what it prints",
+    );
+    let name = format!("sivi_{}", uuid::Uuid::new_v4().simple());
+    let mut link = PgConnection::connect(&format!("{server}/postgres"))
+        .await
+        .unwrap();
+    let create = sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")));
+    create.execute(&mut link).await.unwrap();
+    format!("{server}/{name}")
+}

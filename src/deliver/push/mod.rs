@@ -13,7 +13,6 @@ mod pair;
 mod schedule;
 mod settlement;
 mod sign;
-mod supervise;
 mod worker;
 
 pub use pair::{PairError, make_pair, public_half};
@@ -21,23 +20,26 @@ pub use sign::KeyFault;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics::counter;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::faults::Faults;
 
 use self::client::{Link, Material};
-use self::supervise::supervise;
 use self::worker::{Courier, Worker};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::directory::{Delivery, Push};
 use crate::domain::PartyId;
 use crate::setup::{Current, Setup};
-use crate::store::Store;
+use crate::store::{PushInbox, Store};
+use crate::supervise::supervise;
 
 /// What pushing needs.
+#[derive(Clone)]
 pub struct Pusher {
     /// Where the messages are.
     pub store: Store,
@@ -104,8 +106,11 @@ impl Pusher {
                     let worker = self.worker(id, test, push, &setup.settings, stop.clone());
                     let stopped = stop.clone();
                     workers.spawn(async move {
+                        // What it had on its way comes again when its leases
+                        // run out.
                         let inbox = Arc::clone(&worker.courier.inbox);
-                        supervise(&inbox, &stopped, || worker.clone().run()).await;
+                        let tell = |pause| tell_restart(&inbox, pause);
+                        supervise(&stopped, || worker.clone().run(), tell).await;
                     });
                     Running {
                         push: push.clone(),
@@ -136,6 +141,16 @@ impl Pusher {
             stop,
         }
     }
+}
+
+fn tell_restart(inbox: &PushInbox, pause: Duration) {
+    let (party, test) = (&inbox.party, inbox.test);
+    counter!("sivi_push_restarts_total", "party" => party.to_string()).increment(1);
+    tracing::error!(
+        %party, test,
+        "The worker that pushes to {party} failed by a fault of ours; it starts again in {} s",
+        pause.as_secs()
+    );
 }
 
 /// What would keep messages from being pushed to a receiver, as far as it can

@@ -209,6 +209,7 @@ on_both! {
         }
         place.clock.advance(Duration::from_hours(24));
         let mut next_day = acceptance("m3");
+        next_day.decided_on = date(2018, 3, 2);
         next_day.withheld = vec![withheld("bsn", 1)];
         store.accept(next_day).await.unwrap();
 

@@ -161,6 +161,7 @@ pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 pub(super) fn acceptance(id: &str) -> Acceptance {
     Acceptance {
         directory_version: 0,
+        decided_on: date(2018, 3, 1),
         message: Message {
             id: id.to_owned(),
             party: party("adp"),

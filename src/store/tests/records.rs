@@ -77,20 +77,20 @@ on_both! {
         let key = api_key(&place);
         let before = store.changes_version().await.unwrap();
         store.insert_api_key(key.clone()).await.unwrap();
-        assert_eq!(store.api_keys().await.unwrap(), std::slice::from_ref(&key));
+        assert_eq!(store.api_keys().await.unwrap().readable, std::slice::from_ref(&key));
         assert_eq!(store.changes_version().await.unwrap(), before + 1);
         assert!(store.insert_api_key(key).await.is_err());
 
         let later = place.now() + SECONDS(5);
         let used = vec![("k1".into(), later), ("none".into(), later), ("k1".into(), place.now())];
         store.touch_keys(used).await.unwrap();
-        assert_eq!(store.api_keys().await.unwrap()[0].last_used_at, Some(later));
+        assert_eq!(store.api_keys().await.unwrap().readable[0].last_used_at, Some(later));
         assert_eq!(store.changes_version().await.unwrap(), before + 1);
 
         assert_eq!(store.revoke_api_key("none", later).await, Ok(false));
         assert_eq!(store.revoke_api_key("k1", later).await, Ok(true));
         assert_eq!(store.revoke_api_key("k1", place.now()).await, Ok(true));
-        assert_eq!(store.api_keys().await.unwrap()[0].revoked_at, Some(later));
+        assert_eq!(store.api_keys().await.unwrap().readable[0].revoked_at, Some(later));
         assert_eq!(store.changes_version().await.unwrap(), before + 2);
     }
 
@@ -113,6 +113,7 @@ on_both! {
             store.unpark(Unparking {
                 item: &about[0],
                 directory_version: 0,
+                decided_on: date(2018, 3, 1),
                 releases: vec![to_arbo(release, "a")],
                 ledger: vec![],
                 window_days: 35,

@@ -55,6 +55,23 @@ on_both! {
         assert_eq!((silent, damaged), (1, 1));
     }
 
+    async fn a_damaged_api_key_is_named_and_silences_no_other(place: Place) {
+        let store = place.open().await;
+        let mut other = api_key(&place);
+        (other.id, other.hash) = ("k2".to_owned(), hash("other"));
+        for key in [api_key(&place), other.clone()] {
+            store.insert_api_key(key).await.unwrap();
+        }
+        for damaging in [
+            "UPDATE api_key SET party = 'NO PARTY' WHERE id = 'k1'",
+            "UPDATE api_key SET hash = substr(hash, 1, 5), party = 'adp' WHERE id = 'k1'",
+        ] {
+            damage(&store, damaging).await;
+            let keys = store.api_keys().await.unwrap();
+            assert_eq!((keys.readable, keys.unreadable), (vec![other.clone()], vec!["k1".to_owned()]));
+        }
+    }
+
     async fn a_damaged_parked_part_holds_up_no_other(place: Place) {
         let store = place.open().await;
         for (message, part) in [("m1", "p1"), ("m2", "p2")] {

@@ -369,6 +369,7 @@ impl Stroll {
         let id = self.id("m");
         let mut acceptance = acceptance(&id);
         acceptance.message.received_at = self.place.now();
+        acceptance.decided_on = self.place.clock.today();
         acceptance
     }
 
@@ -416,6 +417,7 @@ impl Stroll {
                 let releases = self.releases(releases);
                 let unparking = Unparking {
                     directory_version: 0,
+                    decided_on: self.place.clock.today(),
                     item: &item,
                     releases,
                     ledger: vec![],
