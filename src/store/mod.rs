@@ -59,7 +59,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use acceptance::{AcceptError, Acceptance, Answer, Message, Remembered, Unparking};
+pub use acceptance::{
+    AcceptError, Acceptance, Answer, Message, Remembered, UnparkError, Unparking,
+};
 pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::ApiKey;
 pub use backend::{DatabaseUrl, UnknownDatabase};
