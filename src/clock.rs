@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Where the time comes from.
 #[derive(Clone, Debug)]
@@ -17,7 +18,14 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Manual(Arc<watch::Sender<Timestamp>>),
+    Manual(Arc<watch::Sender<Shown>>),
+}
+
+/// What a manual clock shows.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    time: Timestamp,
+    instant: Instant,
 }
 
 impl Clock {
@@ -30,7 +38,11 @@ impl Clock {
     /// A clock that stands still until [`Clock::advance`] moves it.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(watch::Sender::new(start))))
+        let shown = Shown {
+            time: start,
+            instant: Instant::now(),
+        };
+        Self(Source::Manual(Arc::new(watch::Sender::new(shown))))
     }
 
     /// This moment, in whole milliseconds: what is told and what is stored
@@ -43,7 +55,17 @@ impl Clock {
                 let now = Timestamp::now();
                 Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
             }
-            Source::Manual(at) => *at.borrow(),
+            Source::Manual(shown) => shown.borrow().time,
+        }
+    }
+
+    /// A reading for how long something takes: it only goes forward, also when
+    /// the time of the machine is set.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        match &self.0 {
+            Source::System => Instant::now(),
+            Source::Manual(shown) => shown.borrow().instant,
         }
     }
 
@@ -63,8 +85,27 @@ impl Clock {
     ///
     /// When the time would leave the range of a timestamp.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(at) = &self.0 {
-            at.send_modify(|at| *at = at.saturating_add(by).expect("a Duration is in range"));
+        if let Source::Manual(shown) = &self.0 {
+            shown.send_modify(|shown| {
+                let time = shown.time.saturating_add(by);
+                shown.time = time.expect("a Duration is in range");
+                shown.instant += by;
+            });
+        }
+    }
+
+    /// Sets the time of a manual clock forward or back without any passing, as
+    /// NTP does; a system clock is left alone.
+    ///
+    /// # Panics
+    ///
+    /// As [`Clock::advance`].
+    pub fn step(&self, by: SignedDuration) {
+        if let Source::Manual(shown) = &self.0 {
+            shown.send_modify(|shown| {
+                let time = shown.time.saturating_add(by);
+                shown.time = time.expect("a SignedDuration is in range");
+            });
         }
     }
 
@@ -78,7 +119,18 @@ impl Clock {
             }
             Source::Manual(shown) => {
                 // The sender is in hand, so the channel stays open.
-                let _ = shown.subscribe().wait_for(|now| *now >= at).await;
+                let _ = shown.subscribe().wait_for(|now| now.time >= at).await;
+            }
+        }
+    }
+
+    /// Waits until [`Clock::instant`] is `at`.
+    pub async fn sleep_until_instant(&self, at: Instant) {
+        match &self.0 {
+            Source::System => tokio::time::sleep_until(at).await,
+            Source::Manual(shown) => {
+                // As above.
+                let _ = shown.subscribe().wait_for(|now| now.instant >= at).await;
             }
         }
     }
@@ -135,6 +187,25 @@ mod tests {
         assert_eq!(clock.today().to_string(), "2026-07-02");
         clock.advance(Duration::from_hours(24));
         assert_eq!(clock.today().to_string(), "2026-07-03");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_has_no_time_pass() {
+        let clock = Clock::manual("2026-07-01T22:30:00Z".parse().unwrap());
+        let (time, instant) = (clock.now(), clock.instant());
+        clock.step(SignedDuration::from_hours(1));
+        assert_eq!(
+            clock.now().duration_since(time),
+            SignedDuration::from_hours(1)
+        );
+        assert_eq!(clock.instant(), instant);
+        clock.step(SignedDuration::from_hours(-1));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(
+            clock.now().duration_since(time),
+            SignedDuration::from_secs(1)
+        );
+        assert_eq!(clock.instant() - instant, Duration::from_secs(1));
     }
 
     #[tokio::test]

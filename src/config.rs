@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};
+pub use settings_file::SettingsFile;
 pub use watching::{Alerts, Trace};
 
 use crate::toml_file::{Fault, TomlFile};
@@ -306,15 +307,7 @@ impl Settings {
     /// A [`Fault`] with file, line and key: a file that cannot be read, an
     /// unknown key, a value outside its range, a reference that leads nowhere.
     pub fn load(path: Option<&Path>) -> Result<Self, Fault> {
-        let environment = |name: &str| std::env::var(name).ok();
-        let standard = Path::new(DEFAULT_PATH);
-        let file = match path {
-            Some(path) => TomlFile::open(path)?,
-            None if standard.exists() => TomlFile::open(standard)?,
-            None => TomlFile::parse(DEFAULT_PATH, String::new())?,
-        };
-        let folder = path.unwrap_or(standard).parent().unwrap_or(Path::new(""));
-        Self::read(&file, folder, &environment)
+        SettingsFile::load(path).map(|(settings, _)| settings)
     }
 
     /// Reads the settings from a file that stands in `folder`.
@@ -528,6 +521,7 @@ mod address;
 mod change;
 mod limits;
 mod log;
+mod settings_file;
 mod watching;
 
 #[cfg(test)]

@@ -132,6 +132,32 @@ impl TomlFile {
         T::deserialize(Deserializer::from(table)).map_err(|error| self.translate(&error))
     }
 
+    /// The first key, of a value or a table, that is written here and not in
+    /// `later`. Entries of lists do not count.
+    #[must_use]
+    pub fn missing_in(&self, later: &Self) -> Option<&str> {
+        let is_there = |key: &str| later.places.iter().any(|place| place.key == key);
+        let mut keys = self.places.iter().map(|place| place.key.as_str());
+        keys.find(|key| !key.contains('[') && !is_there(key))
+    }
+
+    /// The key in whose value the file ends, without so much as the end of its
+    /// line, unless the value is that of `earlier`.
+    #[must_use]
+    pub fn broken_off_since(&self, earlier: &Self) -> Option<&str> {
+        let value =
+            |file: &Self, place: &Place| file.text.get(place.value.clone()).map(str::to_owned);
+        let ends = |place: &&Place| place.value.end == self.text.len() && !place.key.contains('[');
+        let last = self
+            .places
+            .iter()
+            .filter(ends)
+            .max_by_key(|place| place.key.len())?;
+        let before = earlier.places.iter().find(|place| place.key == last.key);
+        let same = before.is_some_and(|place| value(earlier, place) == value(self, last));
+        (!same).then_some(&last.key)
+    }
+
     /// A fault at `key`, or at the closest table around it that is written.
     #[must_use]
     pub fn fault(&self, key: &str, problem: impl Into<String>) -> Fault {

@@ -601,6 +601,91 @@ async fn what_waits_longer_for_a_person_goes_first() {
     assert_eq!(numbers, [1, 2]);
 }
 
+/// A directory that knows the employer of strays, applied as on another node:
+/// the configuration that its process has, while the gateway waits for a sign.
+async fn with_a_way_to_go(gateway: &Gateway) -> sivi_gateway::receive::Intake {
+    let keys = "{ IdWrkgvrArbdnst = \"105\", AansltnrGeguitwlngArbdnst = \"6431\" }]";
+    let more = "{ IdWrkgvrArbdnst = \"777\", AansltnrGeguitwlngArbdnst = \"1\" }]";
+    let directory = DIRECTORY.replace(keys, &keys.replace(']', &format!(", {more}")));
+    let file = sivi_gateway::toml_file::TomlFile::parse("directory.toml", directory).unwrap();
+    let file = sivi_gateway::directory::DirectoryFile::read(vec![file]).unwrap();
+    sivi_gateway::command::apply_file(&gateway.base, &file)
+        .await
+        .unwrap();
+    let setup = gateway.base.setup().await.unwrap();
+    let (_replace, current) = sivi_gateway::setup::Current::new(setup);
+    gateway.base.intake(current)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_is_gone_is_not_tried_again_and_again() {
+    use sivi_gateway::receive::Unparked;
+
+    let mut gateway = Gateway::boot().await;
+    for person in ["W-1", "W-2"] {
+        let stray = Absence {
+            employer: ("777", "1"),
+            ..Absence::of(person, &format!("VG-{person}"))
+        };
+        gateway.accept("adp", stray.xml()).await;
+    }
+    // Or it would be first.
+    gateway.halt().await;
+    let intake = with_a_way_to_go(&gateway).await;
+    let store = gateway.base.store.clone();
+    let now = gateway.clock.now();
+    let mut became = Vec::new();
+    let see = |item: &sivi_gateway::store::ParkedItem, unparked: &Unparked| {
+        became.push(unparked.clone());
+        // The second is in hand by now.
+        let drop_all = async {
+            let filter = sivi_gateway::store::ParkedFilter::default();
+            for other in store.parked(&filter).await.unwrap() {
+                assert_ne!(other.id, item.id);
+                assert!(store.discard_parked(&other.id, now).await.unwrap());
+            }
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(drop_all));
+    };
+    let everything = sivi_gateway::store::ParkedFilter::default();
+    intake.retry_all_parked(&everything, see).await.unwrap();
+    assert_eq!(became, [Unparked::Released { releases: 1 }, Unparked::Gone]);
+}
+
+/// The work on it gets a thread of its own, which a runtime of one thread
+/// refuses: so it is seen where it is done.
+#[test]
+fn a_large_parked_part_is_worked_on_off_the_road() {
+    let several = tokio::runtime::Runtime::new().unwrap();
+    let (gateway, intake) = several.block_on(async {
+        let mut gateway = Gateway::boot().await;
+        let employees: Vec<String> = (0..1_000)
+            .map(|n| Absence::of(&format!("W-{n}"), &format!("VG-{n}")).employee())
+            .collect();
+        let header = support::header("00100", "00006", "ADP", "ARBONOORD", &reference(), "N");
+        let xml = support::absences(&header, &[(("777", "1"), employees)]);
+        assert!(xml.len() > 1 << 18, "{}", xml.len());
+        gateway.accept("adp", xml).await;
+        gateway.halt().await;
+        let intake = with_a_way_to_go(&gateway).await;
+        (gateway, intake)
+    });
+    let everything = sivi_gateway::store::ParkedFilter::default();
+    let item = several.block_on(gateway.base.store.parked(&everything));
+    let id = item.unwrap()[0].id.clone();
+    let one = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let tried = std::panic::AssertUnwindSafe(|| one.block_on(intake.retry_parked(&id)));
+    let panicked = std::panic::catch_unwind(tried).unwrap_err();
+    let said = panicked
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned());
+    let said = said.or_else(|| panicked.downcast_ref::<String>().cloned());
+    assert!(said.unwrap().contains("multi-threaded runtime"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_token_opens_the_operators_side() {
     let gateway = Gateway::boot().await;

@@ -339,6 +339,52 @@ async fn the_level_of_the_log_follows_a_signal() {
     assert!(!log.concat().contains("log changed"), "{log:?}");
 }
 
+/// An editor that empties a file and writes, or a copy on its way.
+#[test]
+fn a_half_written_file_of_settings_is_not_taken_over() {
+    let installation = binary::Installation::new("limits.receipt_days = 700\n");
+    let daemon = installation.serve();
+    let settings = std::fs::read_to_string(installation.path("gateway.toml")).unwrap();
+    let reload = |text: &str, answers: usize| {
+        installation.write("gateway.toml", text);
+        let id = daemon.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-HUP", &id])
+            .status();
+        assert!(sent.unwrap().success());
+        let said = daemon.says("reloaded", answers);
+        let last: Value = serde_json::from_str(said.last().unwrap()).unwrap();
+        last["fields"]["message"].as_str().unwrap().to_owned()
+    };
+    let more = format!("{settings}limits.replay_days = 20\n");
+    let half = &settings[..=settings.find('\n').unwrap()];
+    let cut = more.strip_suffix("0\n").unwrap();
+    for (answers, (text, key)) in [
+        ("", "admin: was set and is gone"),
+        (half, "admin: was set and is gone"),
+        (cut, "limits.replay_days: the file ends"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let said = reload(text, answers + 1);
+        assert!(said.starts_with("Nothing was reloaded"), "{said}");
+        assert!(said.contains(key), "{said}");
+    }
+    assert!(reload(&more, 4).starts_with("Settings and certificates"));
+    // What it took over counts from then on.
+    let said = reload(&settings, 5);
+    assert!(
+        said.contains("limits.replay_days: was set and is gone"),
+        "{said}"
+    );
+    let (code, log) = daemon.stop();
+    assert_eq!(code, 0);
+    assert!(!log.concat().contains("until a restart"), "{log:?}");
+    // Who means it restarts.
+    assert_eq!(installation.serve().stop().0, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_gets_nothing_with_a_key_that_was_revoked_meanwhile() {
     let gateway = Gateway::boot_with(DIRECTORY, "limits.polls_per_party = 1\n").await;

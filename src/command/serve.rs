@@ -9,10 +9,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
-use super::{Failure, settings};
+use super::Failure;
 use crate::app::{App, Reloader};
 use crate::clock::Clock;
-use crate::config::{LogFormat, LogLevel, Settings};
+use crate::config::{LogFormat, LogLevel, Settings, SettingsFile};
 use crate::trace::{self, Traces};
 
 /// Files beside those of connections: database, log, outgoing connections.
@@ -20,7 +20,7 @@ const OWN_FILES: u64 = 256;
 
 /// Serves until SIGTERM or SIGINT, then finishes what is in hand.
 pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
-    let settings = settings(config)?;
+    let (settings, file) = SettingsFile::load(config).map_err(Failure::environment)?;
     allow_open_files(settings.limits.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -48,10 +48,10 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
             stop.cancel();
         });
         let reloader = app.reloader();
-        let config = config.map(Path::to_owned);
+        let mut file = file;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                take_over(&reloader, &log, &mut level, config.as_deref()).await;
+                take_over(&reloader, &log, &mut level, &mut file).await;
             }
         });
         tracing::info!(%address, %admin, "Listening on https://{address}, operators on http://{admin}");
@@ -68,10 +68,10 @@ async fn take_over(
     reloader: &Reloader,
     log: &LogHandle,
     level: &mut LogLevel,
-    config: Option<&Path>,
+    file: &mut SettingsFile,
 ) {
-    let settings = match Settings::load(config) {
-        Ok(settings) => settings,
+    let (settings, now) = match file.read_again() {
+        Ok(read) => read,
         Err(fault) => {
             tracing::error!("Nothing was reloaded: {fault}");
             return;
@@ -80,6 +80,7 @@ async fn take_over(
     let new_level = settings.log.level;
     match reloader.reload(settings).await {
         Ok(reloaded) => {
+            *file = now;
             // Not without need: while it changes, what others say is lost.
             if new_level != *level {
                 // Fails only when nothing is logged at all.

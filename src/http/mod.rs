@@ -14,7 +14,7 @@ mod stream;
 mod tls;
 
 pub use accept::{Wanted, language};
-pub use pace::Pace;
+pub use pace::{Line, Moving};
 pub use peer::PeerCertificate;
 pub use problem::{Kind, Problem, finding_json};
 pub use server::{Limits, Server};

@@ -1,6 +1,10 @@
 //! Answers on their way: sent in small pieces, and given up when the client
 //! does not take them.
 //!
+//! What counts is what the client takes over its connection: of many answers on
+//! a thin line each is slow. An answer of which it takes nothing while it takes
+//! others is waited for as well, but not for ever.
+//!
 //! On HTTP/1 such a client loses its connection. On HTTP/2, where it can shut
 //! the window of one stream and go on with others, the stream is reset: what
 //! hyper runs for a stream is dropped, and with it the answer.
@@ -15,17 +19,20 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use hyper::rt::Executor;
-use jiff::Timestamp;
 use metrics::counter;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::pace::{Line, Moving};
 use super::stream::Running;
 use crate::clock::Clock;
 
-/// The stretch of time in which an answer moves at its least pace. One that is
-/// small has to be taken whole in it.
+/// The stretch of time in which answers move at their least pace. One that is
+/// small has to be taken whole in it, or others move.
 const STRETCH: Duration = Duration::from_mins(1);
+/// How long one answer may stand while others of its connection move: as the
+/// longest lease, after which the messages in it come again anyway.
+const STANDING: Duration = Duration::from_mins(15);
 /// The largest piece of an answer: what a client that shuts its window can keep
 /// of each.
 const PIECE: usize = 8 << 10;
@@ -38,19 +45,22 @@ tokio::task_local! {
 /// How the answer of a connection or a stream gets on.
 pub(super) struct Progress {
     clock: Clock,
+    line: Line,
     answer: Mutex<Option<Answer>>,
     begun: Notify,
 }
 
 struct Answer {
-    begun_at: Timestamp,
-    pace: Pace,
+    moving: Moving,
+    moved_at: Instant,
 }
 
 impl Progress {
-    pub(super) fn new(clock: Clock) -> Arc<Self> {
+    /// That of an answer on `line`.
+    pub(super) fn new(clock: Clock, line: Line) -> Arc<Self> {
         Arc::new(Self {
             clock,
+            line,
             answer: Mutex::default(),
             begun: Notify::new(),
         })
@@ -69,34 +79,32 @@ impl Progress {
         loop {
             match self.until() {
                 None => self.begun.notified().await,
-                Some(until) if until <= self.clock.now() => break,
-                Some(until) => self.clock.sleep_until(until).await,
+                Some(until) if until <= self.clock.instant() => break,
+                Some(until) => self.clock.sleep_until_instant(until).await,
             }
         }
         counter!("sivi_answers_given_up_total").increment(1);
     }
 
-    fn until(&self) -> Option<Timestamp> {
+    fn until(&self) -> Option<Instant> {
         let answer = self.lock();
         let answer = answer.as_ref()?;
-        let until = answer.begun_at.saturating_add(answer.pace.until());
-        Some(until.unwrap_or(Timestamp::MAX))
+        Some(answer.moving.until().min(answer.moved_at + STANDING))
     }
 
     fn begin(&self) {
+        let now = self.clock.instant();
         *self.lock() = Some(Answer {
-            begun_at: self.clock.now(),
-            pace: Pace::over(STRETCH),
+            moving: self.line.begin(STRETCH, now),
+            moved_at: now,
         });
         self.begun.notify_one();
     }
 
     fn moved(&self, bytes: usize) {
         if let Some(answer) = self.lock().as_mut() {
-            let since = self.clock.now().duration_since(answer.begun_at);
-            // A clock that was set back gives no time away.
-            let since = Duration::try_from(since).unwrap_or_default();
-            answer.pace.moved(bytes, since);
+            answer.moved_at = self.clock.instant();
+            answer.moving.moved(bytes, answer.moved_at);
         }
     }
 
@@ -184,16 +192,26 @@ impl hyper::body::Body for Outgoing {
     }
 }
 
-/// Runs the streams of a connection, each until its answer is too slow.
+/// Runs the streams of one connection, each until its answer is too slow.
 #[derive(Clone)]
-pub(super) struct Streams(pub(super) Clock);
+pub(super) struct Streams {
+    clock: Clock,
+    line: Line,
+}
+
+impl Streams {
+    /// Those whose answers go over `line`.
+    pub(super) fn on(line: Line, clock: Clock) -> Self {
+        Self { clock, line }
+    }
+}
 
 impl<F> Executor<F> for Streams
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let progress = Progress::new(self.0.clone());
+        let progress = Progress::new(self.clock.clone(), self.line.clone());
         let stream = STREAM.scope(Arc::clone(&progress), stream);
         tokio::spawn(async move {
             tokio::select! {
@@ -208,12 +226,15 @@ where
 mod tests {
     use http_body_util::BodyExt as _;
     use hyper::body::Body as _;
+    use jiff::SignedDuration;
+    use tokio::sync::oneshot;
     use tokio::time::timeout;
 
     use super::super::stream::Activity;
     use super::*;
 
     const SOON: Duration = Duration::from_millis(50);
+    const LATE: Duration = Duration::from_secs(30);
     /// A second less than [`STRETCH`].
     const ALMOST: Duration = Duration::from_secs(59);
 
@@ -228,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_goes_in_small_pieces_and_whole() {
-        let progress = Progress::new(clock());
+        let progress = Progress::new(clock(), Line::default());
         for size in [0, 1, PIECE, PIECE + 1, 5 * PIECE - 1] {
             let mut body = outgoing(&progress, size);
             assert_eq!(body.size_hint().exact(), Some(size as u64));
@@ -246,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_moves_is_waited_for_and_one_that_stands_is_not() {
         let clock = clock();
-        let progress = Progress::new(clock.clone());
+        let progress = Progress::new(clock.clone(), Line::default());
         let stalls = async || timeout(SOON, progress.stalls()).await.is_ok();
         clock.advance(9 * STRETCH);
         assert!(!stalls().await, "nothing is on its way");
@@ -263,5 +284,76 @@ mod tests {
         assert!(stalls().await, "one piece a minute is no pace");
         drop(body);
         assert!(!stalls().await, "nothing is on its way any more");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_gives_no_answer_up() {
+        let clock = clock();
+        let progress = Progress::new(clock.clone(), Line::default());
+        let _body = outgoing(&progress, PIECE);
+        for hours in [9, -18] {
+            clock.step(SignedDuration::from_hours(hours));
+            assert!(timeout(SOON, progress.stalls()).await.is_err());
+        }
+        clock.advance(STRETCH);
+        progress.stalls().await;
+    }
+
+    /// The answers of two streams of one connection, as its executor runs
+    /// them; the second tells when its stream ends.
+    async fn two_streams(clock: &Clock) -> (Outgoing, oneshot::Receiver<()>) {
+        let streams = Streams::on(Line::default(), clock.clone());
+        let elsewhere = Progress::new(clock.clone(), Line::default());
+        let (send, receive) = oneshot::channel();
+        let (ends, ended) = oneshot::channel();
+        streams.execute({
+            let elsewhere = Arc::clone(&elsewhere);
+            async move {
+                let progress = Progress::of_task(&elsewhere);
+                assert!(send.send(outgoing(&progress, 1000 * PIECE)).is_ok());
+                std::future::pending::<()>().await;
+            }
+        });
+        let moving = receive.await.unwrap();
+        let (begins, begun) = oneshot::channel();
+        streams.execute(async move {
+            let _ends: oneshot::Sender<()> = ends;
+            let _standing = outgoing(&Progress::of_task(&elsewhere), PIECE);
+            begins.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        begun.await.unwrap();
+        (moving, ended)
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_waited_for_while_others_of_its_connection_move() {
+        let clock = clock();
+        let (mut moving, mut ended) = two_streams(&clock).await;
+        for minute in 1..15 {
+            clock.advance(ALMOST);
+            for _ in 0..30 {
+                moving.frame().await.unwrap().unwrap();
+            }
+            clock.advance(Duration::from_secs(1));
+            let waited = timeout(SOON, &mut ended).await;
+            assert!(waited.is_err(), "given up after {minute} minutes");
+        }
+        clock.advance(ALMOST);
+        for _ in 0..30 {
+            moving.frame().await.unwrap().unwrap();
+        }
+        clock.advance(Duration::from_secs(1));
+        let waited = timeout(LATE, ended).await;
+        assert!(waited.is_ok(), "none of it in a quarter of an hour");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_given_up_when_its_connection_stands() {
+        let clock = clock();
+        let (mut moving, ended) = two_streams(&clock).await;
+        moving.frame().await.unwrap().unwrap();
+        clock.advance(STRETCH);
+        assert!(ended.await.is_err());
     }
 }

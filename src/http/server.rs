@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::outgoing::{Outgoing, Progress, Streams};
+use super::pace::Line;
 use super::peer::PeerCertificate;
 use super::places::Places;
 use super::stream::{Activity, Stream};
@@ -183,7 +184,9 @@ impl Connection {
     {
         // The protocol is known: waiting for the first bytes to guess it from
         // would have no time limit.
-        let builder = auto::Builder::new(Streams(self.clock.clone()));
+        let outbound = Line::default();
+        let streams = Streams::on(outbound.clone(), self.clock.clone());
+        let builder = auto::Builder::new(streams);
         let mut builder = if is_http2 {
             builder.http2_only()
         } else {
@@ -207,7 +210,8 @@ impl Connection {
         } else {
             Activity::of_requests_and_writes()
         };
-        let progress = Progress::new(self.clock);
+        let progress = Progress::new(self.clock, outbound);
+        let inbound = Line::default();
         let service = TowerToHyperService::new(self.router);
         let counted = service_fn({
             let (activity, progress) = (Arc::clone(&activity), Arc::clone(&progress));
@@ -215,6 +219,7 @@ impl Connection {
                 if let Some(peer) = &peer {
                     request.extensions_mut().insert(peer.clone());
                 }
+                request.extensions_mut().insert(inbound.clone());
                 let running = activity.begin();
                 let answering = service.call(request);
                 let progress = Arc::clone(&progress);
@@ -246,7 +251,56 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use axum::Extension;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_requests_of_a_connection_share_its_line() {
+        let lines: Arc<Mutex<Vec<Line>>> = Arc::default();
+        let seen = Arc::clone(&lines);
+        let note = async move |Extension(line): Extension<Line>| seen.lock().unwrap().push(line);
+        let limits = Limits {
+            connections: 9,
+            header: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
+            ..Limits::default()
+        };
+        let server = Server::bind(
+            SocketAddr::from(([127, 0, 0, 1], 0)),
+            None,
+            Router::new().route("/", get(note)),
+            watch::Sender::new(limits).subscribe(),
+            Clock::system(),
+        );
+        let server = server.await.unwrap();
+        let address = server.address().unwrap();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(server.run(stop.clone()));
+        for requests in [2, 1] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            for _ in 0..requests {
+                let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                stream.write_all(request).await.unwrap();
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"\r\n\r\n") {
+                    assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+                }
+                assert!(answer.starts_with(b"HTTP/1.1 200"));
+            }
+        }
+        let same = {
+            let lines = lines.lock().unwrap();
+            [lines[0].is(&lines[1]), lines[1].is(&lines[2])]
+        };
+        assert_eq!(same, [true, false]);
+        stop.cancel();
+        running.await.unwrap();
+    }
 
     /// A peer cannot be made to vanish here; what would notice it can be seen.
     #[tokio::test]

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::unpack::{Bounds, Unpacker};
 use crate::access::Hold;
-use crate::http::{Kind, Pace, Problem};
+use crate::http::{Kind, Line, Problem};
 use crate::setup::Setup;
 
 /// How much of a refused body is read on, so that the client gets to read the
@@ -28,7 +28,7 @@ pub struct BodyLimits {
     /// Largest text of a body.
     text: Bounds,
     /// Longest pause between two pieces of a body. In every such stretch of
-    /// time it comes at least at the pace of [`Pace`].
+    /// time bodies come over its [`Line`] at the least pace.
     pause: Duration,
     /// Longest time for a whole body.
     whole: Duration,
@@ -128,8 +128,8 @@ fn xml_charset(content_type: &str) -> Result<Option<String>, Problem> {
     Ok(charset)
 }
 
-/// Reads a whole body within the limits into the memory of `hold`, and tells
-/// `came` of the bytes of each piece. When it fails, the rest is unread and the
+/// Reads a whole body that comes over `line`, within the limits, into the
+/// memory of `hold`, and tells `came` of the bytes of each piece. When it fails, the rest is unread and the
 /// memory is free again.
 ///
 /// # Errors
@@ -142,20 +142,18 @@ pub async fn read(
     body: &mut Body,
     encoding: &Encoding,
     limits: &BodyLimits,
+    line: &Line,
     hold: Hold,
     came: &(dyn Fn(usize) + Sync),
 ) -> Result<Received, Problem> {
     let charset = encoding.charset.as_deref();
     let mut unpacker = Unpacker::new(encoding.gzip, charset, limits.text, hold)?;
     let begun = Instant::now();
-    let mut pace = Pace::over(limits.pause);
-    loop {
-        let deadline = begun + pace.until().min(limits.whole);
-        let Some(piece) = next_piece(body, deadline).await? else {
-            break;
-        };
+    let moving = line.begin(limits.pause, begun);
+    let last = begun + limits.whole;
+    while let Some(piece) = next_piece(body, || moving.until().min(last)).await? {
         came(piece.len());
-        pace.moved(piece.len(), begun.elapsed());
+        moving.moved(piece.len(), Instant::now());
         unpacker.write(&piece)?;
     }
     let unpacked = unpacker.finish()?;
@@ -166,12 +164,19 @@ pub async fn read(
     })
 }
 
-/// The next piece that is not empty, if it comes before the deadline.
-async fn next_piece(body: &mut Body, deadline: Instant) -> Result<Option<Bytes>, Problem> {
+/// The next piece that is not empty, if it comes before the deadline, which
+/// others may put off.
+async fn next_piece(
+    body: &mut Body,
+    deadline: impl Fn() -> Instant,
+) -> Result<Option<Bytes>, Problem> {
     loop {
-        let frame = tokio::time::timeout_at(deadline, body.frame())
-            .await
-            .map_err(|_| Problem::new(Kind::Timeout).closing())?;
+        let until = deadline();
+        let frame = match tokio::time::timeout_at(until, body.frame()).await {
+            Ok(frame) => frame,
+            Err(_) if deadline() > until => continue,
+            Err(_) => return Err(Problem::new(Kind::Timeout).closing()),
+        };
         match frame {
             None => return Ok(None),
             Some(Err(_)) => {
@@ -280,7 +285,8 @@ mod tests {
             };
             let hold = memory.hold_within("adp", 1 << 22, 1 << 22);
             let begun = Instant::now();
-            let read = super::read(&mut body, &PLAIN, &limits(), hold, &note).await;
+            let line = Line::default();
+            let read = super::read(&mut body, &PLAIN, &limits(), &line, hold, &note).await;
             (
                 read.map_err(|problem| problem.kind()),
                 begun.elapsed(),
@@ -302,6 +308,26 @@ mod tests {
         let (silent, took, _) = read(Trickle::body(3, 9 * PAUSE)).await;
         assert_eq!(silent.err(), Some(Kind::Timeout));
         assert!(took < 3 * PAUSE, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_is_waited_for_while_others_of_its_connection_come() {
+        let (memory, line) = (Memory::default(), Line::default());
+        let neighbour = line.begin(PAUSE, Instant::now());
+        // While this one stands for longer than it may, the other comes.
+        let came = |_| neighbour.moved(1 << 20, Instant::now() + Duration::from_hours(1));
+        let mut body = Trickle::body(12, PAUSE / 10);
+        let hold = memory.hold_within("adp", 1 << 22, 1 << 22);
+        let limits = BodyLimits {
+            whole: Duration::from_hours(1),
+            ..limits()
+        };
+        let read = super::read(&mut body, &PLAIN, &limits, &line, hold, &came).await;
+        assert!(
+            read.is_ok(),
+            "{:?}",
+            read.err().map(|problem| problem.kind())
+        );
     }
 
     #[test]

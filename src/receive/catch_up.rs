@@ -28,7 +28,7 @@ use crate::clock;
 use crate::domain::{KeyedHash, PartyId};
 use crate::policy::Identity;
 use crate::setup::Setup;
-use crate::store::{AcceptError, Error, ParkedFilter, ParkedItem};
+use crate::store::{Error, ParkedFilter, ParkedItem, UnparkError};
 
 /// Pauses before a walk that was cut short goes on.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -56,7 +56,8 @@ struct Shared {
     days: Mutex<Days>,
     /// Who works with what counted until now.
     at_work: Mutex<TaskTracker>,
-    /// Held by the message that lets go of what waits before it.
+    /// Held by whoever has a parked part in hand for a message: parts are
+    /// large, so it is one at a time, however many messages come in.
     turn: tokio::sync::Mutex<()>,
     /// How often something was parked here.
     parked: AtomicU64,
@@ -165,6 +166,11 @@ impl CatchUp {
         if self.has_settled() {
             gauge!("sivi_catching_up").set(0.0);
         }
+    }
+
+    /// Waits until nobody has a parked part in hand for another message.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.turn.lock().await
     }
 
     /// Notes that something was parked here.
@@ -340,9 +346,9 @@ impl Intake {
         let persons = persons_anyhow(planner, day);
         match self.let_go_with(planner.setup, &persons, |_| true).await {
             Ok(()) => Ok(()),
-            Err(AcceptError::Stale) => Err(Refusal::Stale),
-            Err(AcceptError::Store(cause)) => Err(refusal(cause)),
-            Err(_) => Err(Refusal::Busy(Vec::new())),
+            Err(UnparkError::Stale) => Err(Refusal::Stale),
+            Err(UnparkError::Store(cause)) => Err(refusal(cause)),
+            Err(UnparkError::Gone | UnparkError::Conflict) => Err(Refusal::Busy(Vec::new())),
         }
     }
 
@@ -358,16 +364,16 @@ impl Intake {
         setup: &Setup,
         persons: &[KeyedHash],
         is_meant: impl Fn(&ParkedItem) -> bool,
-    ) -> Result<(), AcceptError> {
+    ) -> Result<(), UnparkError> {
         let ids = self.store.parked_with(persons).await;
-        if ids.map_err(AcceptError::Store)?.is_empty() {
+        if ids.map_err(UnparkError::Store)?.is_empty() {
             return Ok(());
         }
-        let _turn = self.catch_up.0.turn.lock().await;
+        let _turn = self.catch_up.turn().await;
         let ids = self.store.parked_with(persons).await;
-        for id in ids.map_err(AcceptError::Store)? {
+        for id in ids.map_err(UnparkError::Store)? {
             let item = self.store.parked_item(&id).await;
-            let Some(item) = item.map_err(AcceptError::Store)? else {
+            let Some(item) = item.map_err(UnparkError::Store)? else {
                 continue;
             };
             if is_meant(&item) {
@@ -377,19 +383,12 @@ impl Intake {
         Ok(())
     }
 
-    pub(super) async fn release_parked(&self, setup: &Setup, items: &[ParkedItem]) {
-        for item in items {
-            // What stays is tried again another time; it was logged.
-            drop(self.let_go(setup, item).await);
-        }
-    }
-
     /// Releases a parked part if it has a way to go.
     ///
     /// # Errors
     ///
     /// What keeps any part from being released now.
-    async fn let_go(&self, setup: &Setup, item: &ParkedItem) -> Result<(), AcceptError> {
+    pub(super) async fn let_go(&self, setup: &Setup, item: &ParkedItem) -> Result<(), UnparkError> {
         match self.release_one(setup, item).await {
             Ok(Unparked::Released { .. }) => {
                 tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
@@ -397,15 +396,15 @@ impl Intake {
             }
             Ok(Unparked::Waits(_) | Unparked::Unreadable | Unparked::Gone)
             // Somebody else may have released it.
-            | Err(AcceptError::Conflict | AcceptError::Duplicate(_)) => Ok(()),
-            Err(AcceptError::Stale) => {
+            | Err(UnparkError::Conflict | UnparkError::Gone) => Ok(()),
+            Err(UnparkError::Stale) => {
                 self.look_again.notify_one();
-                Err(AcceptError::Stale)
+                Err(UnparkError::Stale)
             }
-            Err(AcceptError::Store(cause)) => {
+            Err(UnparkError::Store(cause)) => {
                 tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id);
                 match cause {
-                    Error::Busy | Error::Unavailable(_) => Err(AcceptError::Store(cause)),
+                    Error::Busy | Error::Unavailable(_) => Err(UnparkError::Store(cause)),
                     // This part alone.
                     Error::Conflict
                     | Error::WrongKeys

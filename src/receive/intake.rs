@@ -418,7 +418,7 @@ fn store_span(acceptance: &Acceptance) -> Span {
 const LARGE: usize = 1 << 18;
 
 /// Does work on a message of `bytes`, a large one without holding up others.
-fn off_the_road<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub(super) fn off_the_road<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes > LARGE {
         tokio::task::block_in_place(work)
     } else {

@@ -27,7 +27,7 @@ use super::signature;
 use crate::access::{Caller, Door, Doorkeeper, Limit, Memory, Running};
 use crate::clock;
 use crate::domain::{Finding, Language, PartyId};
-use crate::http::{Kind, Problem, Wanted, finding_json, language};
+use crate::http::{Kind, Line, Problem, Wanted, finding_json, language};
 use crate::policy;
 use crate::setup::Setup;
 use crate::store::StoredMessage;
@@ -130,10 +130,12 @@ async fn take_message(
     let came = |bytes: usize| {
         allowances.charge(&caller, Limit::BytesPerMinute, bytes as u64);
     };
+    let line = parts.extensions.get::<Line>().cloned().unwrap_or_default();
     let received = body::read(
         &mut request_body,
         &encoding,
         &limits,
+        &line,
         reception.memory.hold(&caller),
         &came,
     );

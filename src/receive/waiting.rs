@@ -8,7 +8,9 @@
 
 use std::collections::BTreeSet;
 
-use super::intake::{ATTEMPTS, Intake, Refusal};
+use tokio::sync::MutexGuard;
+
+use super::intake::{ATTEMPTS, Intake, Refusal, off_the_road};
 use super::plan::{Foreign, Plan, Planner};
 use super::prepare::{self, Preparation, Prepared};
 use super::record::Written;
@@ -17,7 +19,7 @@ use crate::domain::{Code, KeyedHash};
 use crate::policy::{LedgerChange, Parked, Release, Withheld};
 use crate::setup::Setup;
 use crate::store::{
-    AcceptError, Acceptance, Error, ParkedFilter, ParkedItem, Remembered, Unparking,
+    Acceptance, Error, ParkedFilter, ParkedItem, ParkedSummary, Remembered, UnparkError, Unparking,
 };
 use crate::translate::{Absence, Message};
 
@@ -58,41 +60,70 @@ impl Intake {
         if persons.is_empty() || !self.may_wait() {
             return earlier;
         }
-        let items = match self.store.parked_about(persons).await {
-            Ok(items) => items,
-            Err(cause) => {
-                tracing::warn!("Parked parts were not looked at: {cause}");
-                return earlier;
-            }
-        };
         let known: Vec<&LedgerChange> = plan
             .routes
             .iter()
             .flat_map(|route| &route.decision.changes)
             .collect();
-        for item in items.iter().filter(|item| is_worth_a_try(item)) {
-            let Some(prepared) = self.prepare_parked(planner.setup, item) else {
-                continue;
-            };
-            if !is_older(&prepared.model, &planner.message.model) {
-                continue;
+        for id in self.worth_a_try(persons).await {
+            if let Some((item, _turn)) = self.in_hand(&id).await {
+                self.take_earlier(planner, &item, &known, &mut earlier)
+                    .await;
             }
-            let of_item = Planner {
-                party: &item.party,
-                message: &prepared,
-                ..*planner
-            };
-            let Ok(mut plan) = self.plan_parked(&of_item, &known).await else {
-                continue;
-            };
-            let message_type = &prepared.stripped.document().schema().name;
-            let written = Written::take(&mut plan, message_type, planner.now);
-            earlier.ids.push(item.id.clone());
-            earlier.remember.extend(written.remember);
-            earlier.withheld.extend(written.withheld);
-            earlier.releases.extend(written.releases);
         }
         earlier
+    }
+
+    /// Takes a parked part along if it is older than the message.
+    async fn take_earlier(
+        &self,
+        planner: &Planner<'_>,
+        item: &ParkedItem,
+        known: &[&LedgerChange],
+        earlier: &mut Earlier,
+    ) {
+        let Some(prepared) = self.prepare_parked(planner.setup, item) else {
+            return;
+        };
+        if !is_older(&prepared.model, &planner.message.model) {
+            return;
+        }
+        let of_item = Planner {
+            party: &item.party,
+            message: &prepared,
+            ..*planner
+        };
+        let Ok(mut plan) = self.plan_parked(&of_item, known).await else {
+            return;
+        };
+        let message_type = &prepared.stripped.document().schema().name;
+        let written = Written::take(&mut plan, message_type, planner.now);
+        earlier.ids.push(item.id.clone());
+        earlier.remember.extend(written.remember);
+        earlier.withheld.extend(written.withheld);
+        earlier.releases.extend(written.releases);
+    }
+
+    /// What waits for these persons and may pass with a report, oldest first.
+    async fn worth_a_try(&self, persons: &[KeyedHash]) -> Vec<String> {
+        let parts = self.store.parked_about(persons).await;
+        let parts = parts.unwrap_or_else(|cause| {
+            tracing::warn!("Parked parts were not looked at: {cause}");
+            Vec::new()
+        });
+        let parts = parts.into_iter().filter(is_worth_a_try);
+        parts.map(|part| part.id).collect()
+    }
+
+    /// A parked part, and the turn to have one in hand; who comes second may
+    /// find it gone.
+    async fn in_hand(&self, id: &str) -> Option<(ParkedItem, MutexGuard<'_, ()>)> {
+        let turn = self.catch_up.turn().await;
+        let item = self.store.parked_item(id).await.unwrap_or_else(|cause| {
+            tracing::warn!(parked.id = %id, "Parked part {id} was not looked at: {cause}");
+            None
+        });
+        item.map(|item| (item, turn))
     }
 
     /// A parked part, read again. Its ids and codes were translated when it
@@ -101,7 +132,9 @@ impl Intake {
         let today = clock::civil_at(self.clock.now()).date();
         // Without its mapping nobody can tell; said where that is noticed.
         let standing = setup.standing(&item.party)?.normalised();
-        let (preparation, _) = prepare::prepare(&standing, &setup.policy, &item.xml, today);
+        let (preparation, _) = off_the_road(item.xml.len(), || {
+            prepare::prepare(&standing, &setup.policy, &item.xml, today)
+        });
         if let Preparation::Ready(prepared) = preparation {
             return Some(prepared);
         }
@@ -132,7 +165,8 @@ impl Intake {
             Waits::ForTheStore(damage.unwrap_or(Error::Busy))
         })?;
         ledger.apply(known.iter().copied());
-        let plan = planner.plan(parts, &ledger).map_err(foreign)?;
+        let plan = off_the_road(planner.message.body_len(), || planner.plan(parts, &ledger));
+        let plan = plan.map_err(foreign)?;
         if plan.parked.is_empty() && !plan.routes.is_empty() {
             return Ok(plan);
         }
@@ -145,15 +179,11 @@ impl Intake {
         if persons.is_empty() || !self.may_wait() {
             return;
         }
-        match self.store.parked_about(persons).await {
-            Ok(items) => {
-                // What waits for one person alone may have come for want of a
-                // route, and waits for a report of its case since.
-                let waiting = items.into_iter().filter(is_worth_a_try);
-                self.release_parked(setup, &waiting.collect::<Vec<_>>())
-                    .await;
+        for id in self.worth_a_try(persons).await {
+            if let Some((item, _turn)) = self.in_hand(&id).await {
+                // What stays is tried again another time; it was logged.
+                drop(self.let_go(setup, &item).await);
             }
-            Err(cause) => tracing::warn!("Parked parts were not looked at: {cause}"),
         }
     }
 
@@ -205,15 +235,13 @@ impl Intake {
     async fn retry_one(&self, setup: &Setup, item: &ParkedItem) -> Result<Unparked, Error> {
         match self.release_one(setup, item).await {
             Ok(became) => Ok(became),
-            Err(AcceptError::Store(cause)) => Err(cause),
-            Err(AcceptError::Stale) => {
+            Err(UnparkError::Gone) => Ok(Unparked::Gone),
+            Err(UnparkError::Store(cause)) => Err(cause),
+            Err(UnparkError::Stale) => {
                 self.look_again.notify_one();
                 Err(Error::Conflict)
             }
-            Err(AcceptError::Duplicate(_) | AcceptError::Conflict) => {
-                let still = self.store.parked_summary(&item.id).await?;
-                still.map_or(Ok(Unparked::Gone), |_| Err(Error::Conflict))
-            }
+            Err(UnparkError::Conflict) => Err(Error::Conflict),
         }
     }
 
@@ -223,7 +251,7 @@ impl Intake {
         &self,
         setup: &Setup,
         item: &ParkedItem,
-    ) -> Result<Unparked, AcceptError> {
+    ) -> Result<Unparked, UnparkError> {
         let Some(prepared) = self.prepare_parked(setup, item) else {
             return Ok(Unparked::Unreadable);
         };
@@ -238,7 +266,7 @@ impl Intake {
             let mut plan = match self.plan_parked(&planner, &[]).await {
                 Ok(plan) => plan,
                 Err(Waits::For(reasons)) => return Ok(Unparked::Waits(reasons)),
-                Err(Waits::ForTheStore(cause)) => return Err(AcceptError::Store(cause)),
+                Err(Waits::ForTheStore(cause)) => return Err(UnparkError::Store(cause)),
             };
             let message_type = &prepared.stripped.document().schema().name;
             let written = Written::take(&mut plan, message_type, now);
@@ -255,11 +283,11 @@ impl Intake {
             let releases = unparking.releases.len();
             match self.store.unpark(unparking).await {
                 Ok(()) => return Ok(Unparked::Released { releases }),
-                Err(AcceptError::Conflict) => {}
+                Err(UnparkError::Conflict) => {}
                 Err(cause) => return Err(cause),
             }
         }
-        Err(AcceptError::Conflict)
+        Err(UnparkError::Conflict)
     }
 }
 
@@ -288,9 +316,11 @@ enum Waits {
     ForTheStore(Error),
 }
 
-fn is_worth_a_try(item: &ParkedItem) -> bool {
-    item.reason == Code::CaseUnknown
-        || (item.persons.len() == 1 && item.reason != Code::KeyChangeUnconfirmed)
+/// What waits for one person alone may have come for want of a route, and
+/// waits for a report of its case since.
+fn is_worth_a_try(part: &ParkedSummary) -> bool {
+    part.reason == Code::CaseUnknown
+        || (part.persons == 1 && part.reason != Code::KeyChangeUnconfirmed)
 }
 
 /// True when every report of `waiting` is about a case on which `new` has a

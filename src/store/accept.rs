@@ -31,8 +31,10 @@ pub(super) enum Verdict {
     Accepted,
     /// The party used this reference before; nothing was written.
     Duplicate,
-    /// The ledger or a parked part changed; nothing was written.
+    /// The ledger changed; nothing was written.
     Conflict,
+    /// A parked part that was to go is gone; nothing was written.
+    Gone,
     /// The directory or the day changed; nothing was written.
     Stale,
 }
@@ -210,7 +212,7 @@ impl Known {
         }
         let unparked: HashSet<&String> = job.unparked.iter().collect();
         if !unparked.iter().all(|id| self.parked.contains(*id)) {
-            return Verdict::Conflict;
+            return Verdict::Gone;
         }
         let Some(changed) = self.ledger_after(&job.ledger) else {
             return Verdict::Conflict;

@@ -166,6 +166,19 @@ pub enum AcceptError {
     Store(Error),
 }
 
+/// Why a parked part was not released; then nothing of it was written.
+#[derive(Debug)]
+pub enum UnparkError {
+    /// It was released or dropped before: nothing is left to decide.
+    Gone,
+    /// The ledger changed since it was read: read it again and decide again.
+    Conflict,
+    /// As [`AcceptError::Stale`].
+    Stale,
+    /// The store failed; it waits on.
+    Store(Error),
+}
+
 impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use super::Store;
 use super::accept::Verdict;
-use super::acceptance::{AcceptError, Acceptance, Prepared, Unparking};
+use super::acceptance::{AcceptError, Acceptance, Prepared, UnparkError, Unparking};
 use super::backend::{Row, query};
 use super::details::OpenDetails;
 use super::error::Error;
 use super::sql::{Columnar as _, blob, ms};
-use crate::domain::{Domain, Finding, KeyedHash, PartyId, TenantId};
+use crate::domain::{Domain, Finding, KeyedHash, PartyId};
 use crate::seal::NoKey;
 
 /// Where a delivery stands, in the words that senders know.
@@ -124,13 +124,14 @@ impl Store {
     /// [`AcceptError`]. After [`AcceptError::Store`] it may still have been
     /// written: a repeat finds out.
     pub async fn accept(&self, acceptance: Acceptance) -> Result<(), AcceptError> {
-        self.provide_keys(acceptance.tenants()).await?;
+        let provided = self.provide(acceptance.tenants()).await;
+        provided.map_err(AcceptError::Store)?;
         let prepared = Prepared::of_message(self.keys(), &acceptance, self.clock().now());
         // A key that was destroyed since is made anew by the next attempt.
         let prepared = prepared.map_err(|NoKey| AcceptError::Conflict)?;
-        match self.write(prepared).await? {
+        match self.write(prepared).await.map_err(AcceptError::Store)? {
             Verdict::Accepted => Ok(()),
-            Verdict::Conflict => Err(AcceptError::Conflict),
+            Verdict::Conflict | Verdict::Gone => Err(AcceptError::Conflict),
             Verdict::Stale => Err(AcceptError::Stale),
             Verdict::Duplicate => {
                 let message = &acceptance.message;
@@ -149,30 +150,24 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`AcceptError::Conflict`] also when the part is gone already; never
-    /// [`AcceptError::Duplicate`].
-    pub async fn unpark(&self, unparking: Unparking<'_>) -> Result<(), AcceptError> {
-        self.provide_keys(unparking.tenants()).await?;
+    /// [`UnparkError`].
+    pub async fn unpark(&self, unparking: Unparking<'_>) -> Result<(), UnparkError> {
+        let provided = self.provide(unparking.tenants()).await;
+        provided.map_err(UnparkError::Store)?;
         let prepared = Prepared::of_parked(self.keys(), &unparking, self.clock().now());
-        let prepared = prepared.map_err(|NoKey| AcceptError::Conflict)?;
-        match self.write(prepared).await? {
+        let prepared = prepared.map_err(|NoKey| UnparkError::Conflict)?;
+        match self.write(prepared).await.map_err(UnparkError::Store)? {
             Verdict::Accepted => Ok(()),
-            Verdict::Stale => Err(AcceptError::Stale),
-            Verdict::Conflict | Verdict::Duplicate => Err(AcceptError::Conflict),
+            Verdict::Stale => Err(UnparkError::Stale),
+            Verdict::Gone => Err(UnparkError::Gone),
+            // It has no reference of its own.
+            Verdict::Conflict | Verdict::Duplicate => Err(UnparkError::Conflict),
         }
     }
 
-    async fn provide_keys(
-        &self,
-        tenants: impl Iterator<Item = &TenantId>,
-    ) -> Result<(), AcceptError> {
-        self.provide(tenants).await.map_err(AcceptError::Store)
-    }
-
-    async fn write(&self, prepared: Prepared) -> Result<Verdict, AcceptError> {
+    async fn write(&self, prepared: Prepared) -> Result<Verdict, Error> {
         let bytes = prepared.bytes();
-        let verdict = self.writer().accept(prepared, bytes).await;
-        verdict.map_err(AcceptError::Store)
+        self.writer().accept(prepared, bytes).await
     }
 
     /// The receipt of a message by the sender's reference.

@@ -65,7 +65,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use acceptance::{
-    AcceptError, Acceptance, Answer, CLOCKS_APART, Message, Remembered, Unparking,
+    AcceptError, Acceptance, Answer, CLOCKS_APART, Message, Remembered, UnparkError, Unparking,
 };
 pub use alerts::{Alert, AlertChanges, AlertMessage, AlertsSettled};
 pub use api_key::{ApiKey, ApiKeys};

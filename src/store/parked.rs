@@ -121,6 +121,10 @@ const SUMMARY: &str = "SELECT id, message_id, party, tenant, reason, test, recei
     message_type, edition, bytes,
     (SELECT COUNT(*) FROM parked_person WHERE parked_id = parked.id) AS persons FROM parked
     WHERE id = $1";
+const SUMMARIES_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
+    message_type, edition, bytes,
+    (SELECT COUNT(*) FROM parked_person WHERE parked_id = parked.id) AS persons FROM parked
+    WHERE id IN";
 const PARKED_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked WHERE id IN";
 const RECEIVED: &str = "SELECT id, received_at FROM parked WHERE id IN";
@@ -243,12 +247,14 @@ impl Store {
         Ok(parts.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// Parked parts about any of these persons, oldest first.
+    /// Parked parts about any of these persons, oldest first, without their
+    /// content: all of it together has no bound worth the name, so whoever
+    /// needs it takes one at a time ([`Self::parked_item`]).
     ///
     /// # Errors
     ///
     /// As [`Self::parked`].
-    pub async fn parked_about(&self, persons: &[KeyedHash]) -> Result<Vec<ParkedItem>, Error> {
+    pub async fn parked_about(&self, persons: &[KeyedHash]) -> Result<Vec<ParkedSummary>, Error> {
         if persons.is_empty() {
             return Ok(Vec::new());
         }
@@ -259,10 +265,11 @@ impl Store {
         let mut ids = ids?;
         ids.sort_unstable();
         ids.dedup();
-        let rows = sql::select_in(&mut connection, PARKED_BY_ID, &ids, "").await?;
-        let mut items = self.items(&mut connection, &rows).await?;
-        items.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
-        Ok(items)
+        let rows = sql::select_in(&mut connection, SUMMARIES_BY_ID, &ids, "").await?;
+        let parts: Result<Vec<_>, Error> = rows.iter().map(summary).collect();
+        let mut parts = parts?;
+        parts.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
+        Ok(parts)
     }
 
     async fn items(

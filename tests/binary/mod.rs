@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -104,7 +105,8 @@ pub struct Daemon {
     child: Child,
     pub url: String,
     pub admin: String,
-    log: Option<std::thread::JoinHandle<Vec<String>>>,
+    said: Arc<Mutex<Vec<String>>>,
+    log: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -125,11 +127,20 @@ impl Daemon {
                 let url = address.replace("127.0.0.1", "https://localhost");
                 let admin = format!("http://{admin}");
                 // Goes on reading, so that the daemon never waits for us.
-                let log = std::thread::spawn(move || log.lines().map_while(Result::ok).collect());
+                let said: Arc<Mutex<Vec<String>>> = Arc::default();
+                let log = std::thread::spawn({
+                    let said = Arc::clone(&said);
+                    move || {
+                        for line in log.lines().map_while(Result::ok) {
+                            said.lock().unwrap().push(line);
+                        }
+                    }
+                });
                 return Self {
                     child,
                     url,
                     admin,
+                    said,
                     log: Some(log),
                 };
             }
@@ -158,12 +169,27 @@ impl Daemon {
         false
     }
 
+    /// Waits until so many lines of the log hold a text; gives them.
+    pub fn says(&self, text: &str, times: usize) -> Vec<String> {
+        let until = Instant::now() + Duration::from_mins(1);
+        loop {
+            let mut said = self.said.lock().unwrap().clone();
+            said.retain(|line| line.contains(text));
+            if said.len() >= times {
+                return said;
+            }
+            assert!(Instant::now() < until, "never {times} times {text}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// SIGTERM; gives the exit code and the log since it listened.
     pub fn stop(mut self) -> (i32, Vec<String>) {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status().unwrap();
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
-        (code, self.log.take().unwrap().join().unwrap())
+        self.log.take().unwrap().join().unwrap();
+        (code, std::mem::take(&mut *self.said.lock().unwrap()))
     }
 }
 

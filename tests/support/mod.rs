@@ -267,10 +267,15 @@ impl Gateway {
         self.stop.cancel();
     }
 
-    /// Stops gracefully; gives the data folder back.
-    pub async fn stop(mut self) -> TempDir {
+    /// Stops gracefully; what is stored is still at hand.
+    pub async fn halt(&mut self) {
         self.stop.cancel();
         self.served.take().unwrap().await.unwrap();
+    }
+
+    /// Stops gracefully; gives the data folder back.
+    pub async fn stop(mut self) -> TempDir {
+        self.halt().await;
         self.base.store.close().await;
         self.folder
     }

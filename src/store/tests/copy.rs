@@ -138,7 +138,8 @@ pub(super) async fn view(store: &Store, place: &TestPlace) -> Vec<String> {
     ];
     let days = date(2018, 3, 1)..=date(2018, 3, 1);
     seen.push(format!("{:?}", store.withheld_counts(days, None).await));
-    for item in store.parked_about(&[hash("y")]).await.unwrap() {
+    for part in store.parked_about(&[hash("y")]).await.unwrap() {
+        let item = store.parked_item(&part.id).await.unwrap().unwrap();
         seen.push(format!("{item:?} {:?} {:?}", item.persons, item.xml));
     }
     for id in ["m1", "many", "big2"] {

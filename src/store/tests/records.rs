@@ -104,14 +104,16 @@ on_both! {
         assert!(store.parked(&nobody).await.unwrap().is_empty());
         assert_eq!(store.parked_bytes(&party("adp")).await, Ok((2, 18)));
         let about = store.parked_about(&[hash("y"), hash("x")]).await.unwrap();
-        assert_eq!((about.len(), about[0].id.as_str(), about[0].persons.len()), (1, "p1", 2));
-        assert_eq!((about[0].reason, &**about[0].xml), (Code::NoRoute, b"<parked/>".as_slice()));
+        assert_eq!((about.len(), about[0].id.as_str(), about[0].persons), (1, "p1", 2));
+        let item = store.parked_item("p1").await.unwrap().unwrap();
+        assert_eq!((item.reason, &**item.xml), (Code::NoRoute, b"<parked/>".as_slice()));
+        assert_eq!(item.persons.len(), 2);
         let state = async |id| store.message(&party("adp"), id).await.unwrap().unwrap().parked;
         assert_eq!(state("m1").await, Some(ParkedState::Waiting));
 
         let unpark = |release: &str| {
             store.unpark(Unparking {
-                item: &about[0],
+                item: &item,
                 directory_version: 0,
                 decided_on: date(2018, 3, 1),
                 releases: vec![to_arbo(release, "a")],
@@ -122,7 +124,7 @@ on_both! {
             })
         };
         unpark("r1").await.unwrap();
-        assert!(matches!(unpark("r2").await, Err(AcceptError::Conflict)));
+        assert!(matches!(unpark("r2").await, Err(UnparkError::Gone)));
         assert_eq!(lease_ids(&store, 10).await, ["r1"]);
         let receipt = store.message(&party("adp"), "m1").await.unwrap().unwrap();
         assert_eq!((receipt.parked, receipt.deliveries.len()), (Some(ParkedState::Resolved), 1));
@@ -191,6 +193,9 @@ on_both! {
         }
         assert_eq!(store.parked_with(&[a]).await.unwrap(), ["p1", "p2", "p4", "p5"]);
         assert_eq!(store.parked_with(&[d]).await.unwrap(), ["p3"]);
+        let about = store.parked_about(&[b, a]).await.unwrap();
+        let about: Vec<_> = about.iter().map(|part| part.id.as_str()).collect();
+        assert_eq!(about, ["p2", "p4", "p5"]);
         assert!(store.parked_with(&[hash("e")]).await.unwrap().is_empty());
         assert!(store.parked_with(&[]).await.unwrap().is_empty());
     }

@@ -89,8 +89,9 @@ on_both! {
         };
         let all = store.parked(&ParkedFilter::default()).await.unwrap();
         assert_eq!(ids(all), ["p2"]);
-        let about = store.parked_about(&[hash("p")]).await.unwrap();
-        assert_eq!(ids(about), ["p2"]);
+        assert_eq!(store.parked_about(&[hash("p")]).await.unwrap().len(), 2);
+        assert!(store.parked_item("p1").await.unwrap().is_none());
+        assert!(store.parked_item("p2").await.unwrap().is_some());
         // It stays where operators see it.
         let page = store.parked_page(&ParkedFilter::default(), 10).await.unwrap();
         assert_eq!(page.parts.len(), 2);
