@@ -1,5 +1,6 @@
 //! Nothing newer passes what waits: not on two nodes whose clocks pass midnight
-//! one after the other, and not what does not open for a while.
+//! one after the other, and not what does not open for a while. What fails by a
+//! fault is passed, and told.
 
 mod support;
 
@@ -172,6 +173,40 @@ async fn what_does_not_open_for_a_while_is_passed_by_nothing_newer() {
     sqlx::query(back).execute(&mut raw).await.unwrap();
     node.accept(&report(2).xml()).await;
     assert_eq!(node.delivered().await, ["W-1 1", "W-1 2"]);
+    stop.cancel();
+    keeping_up.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_by_a_fault_is_told_and_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path(), "", 0).await;
+    let stop = CancellationToken::new();
+    let keeping_up = tokio::spawn(node.intake.clone().keep_up(stop.clone()));
+    node.accept(&Absence::of("W-1", "VG-1").xml()).await;
+    // Corrections of cases that nobody knows.
+    for person in ["W-1", "W-2"] {
+        let correction = Absence {
+            number: 2,
+            action: "03",
+            ..Absence::of(person, "VG-other")
+        };
+        node.accept(&correction.xml()).await;
+    }
+    assert_eq!(node.parked().await, 2);
+    assert_eq!(node.intake.catch_up.passed_over().len(), 0);
+
+    let url = format!("sqlite:{}", folder.path().join("gateway.db").display());
+    let mut raw = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let damage = "UPDATE ledger SET sealed = SUBSTR(sealed, 1, 20)";
+    sqlx::query(damage).execute(&mut raw).await.unwrap();
+    node.intake.catch_up.change(|| {});
+    node.pass(0).await;
+    let passed_over = node.intake.catch_up.passed_over();
+    let ids: Vec<String> = passed_over.into_keys().collect();
+    assert_eq!(ids.len(), 1);
+    let parked = node.base.store.still_parked(&ids).await.unwrap();
+    assert_eq!(parked.len(), 1);
     stop.cancel();
     keeping_up.await.unwrap();
 }

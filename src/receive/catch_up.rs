@@ -6,7 +6,8 @@
 //! ([`Intake::let_go_before`]), so that nothing newer passes it. So the walk
 //! may take as long as it likes, and nobody waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +64,8 @@ struct Shared {
     parked: AtomicU64,
     /// What `parked` was when nothing waited.
     nothing_waited: AtomicU64,
+    /// Parts that failed time and again, and since when they are passed over.
+    passed_over: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 /// The last change and the day with which everything was tried.
@@ -115,6 +118,7 @@ impl CatchUp {
             turn: tokio::sync::Mutex::default(),
             parked: AtomicU64::new(1),
             nothing_waited: AtomicU64::new(0),
+            passed_over: Mutex::default(),
         }))
     }
 
@@ -159,6 +163,13 @@ impl CatchUp {
         let before = std::mem::take(&mut *lock(&self.0.at_work));
         before.close();
         before.wait().await;
+    }
+
+    /// The parts that failed time and again, by id, and since when newer
+    /// reports of their persons go before them; also those that are gone since.
+    #[must_use]
+    pub fn passed_over(&self) -> BTreeMap<String, Timestamp> {
+        lock(&self.0.passed_over).clone()
     }
 
     fn settle(&self, done: Done) {
@@ -314,7 +325,7 @@ impl Intake {
     }
 
     /// True for a part that failed time and again although the store takes
-    /// writes: it must not keep the others waiting.
+    /// writes.
     async fn is_beyond(&self, item: &ParkedItem, place: &mut Place) -> bool {
         match &mut place.failing {
             Some((id, times)) if *id == item.id => *times += 1,
@@ -324,12 +335,24 @@ impl Intake {
         if times < PATIENCE || self.store.health().await.is_err() {
             return false;
         }
-        tracing::error!(
-            parked.id = %item.id,
-            "Parked part {} cannot be released and is passed over: look at it with parked show",
-            item.id
-        );
+        self.pass_over(item);
         true
+    }
+
+    /// Notes a part that fails by a fault. It must not keep the others waiting,
+    /// nor every message that is also about its persons, so newer reports go
+    /// before it; an alert tells it at once.
+    fn pass_over(&self, item: &ParkedItem) {
+        let now = self.clock.now();
+        let mut passed_over = lock(&self.catch_up.0.passed_over);
+        if let Entry::Vacant(place) = passed_over.entry(item.id.clone()) {
+            place.insert(now);
+            tracing::error!(
+                parked.id = %item.id,
+                "Parked part {} cannot be released and is passed over: look at it with parked show",
+                item.id
+            );
+        }
     }
 
     /// Takes up what waits for the persons of a message, before the message,
@@ -394,7 +417,15 @@ impl Intake {
                 tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
                 Ok(())
             }
-            Ok(Unparked::Waits(_) | Unparked::Unreadable | Unparked::Gone)
+            Ok(Unparked::Unreadable) => {
+                // Without the mapping of its party nobody can tell; that has an
+                // alert of its own.
+                if setup.standing(&item.party).is_some() {
+                    self.pass_over(item);
+                }
+                Ok(())
+            }
+            Ok(Unparked::Waits(_) | Unparked::Gone)
             // Somebody else may have released it.
             | Err(UnparkError::Conflict | UnparkError::Gone) => Ok(()),
             Err(UnparkError::Stale) => {
@@ -410,7 +441,10 @@ impl Intake {
                     | Error::WrongKeys
                     | Error::StoreLost
                     | Error::Moved { .. }
-                    | Error::Damaged { .. } => Ok(()),
+                    | Error::Damaged { .. } => {
+                        self.pass_over(item);
+                        Ok(())
+                    }
                 }
             }
         }

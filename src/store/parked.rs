@@ -127,6 +127,7 @@ const SUMMARIES_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, tes
     WHERE id IN";
 const PARKED_BY_ID: &str = "SELECT id, message_id, party, tenant, reason, test, received_at,
     message_type, edition, sealed FROM parked WHERE id IN";
+const STILL_PARKED: &str = "SELECT id FROM parked WHERE id IN";
 const RECEIVED: &str = "SELECT id, received_at FROM parked WHERE id IN";
 const PARKED_ABOUT: &str = "SELECT DISTINCT parked_id FROM parked_person WHERE person IN";
 const PERSONS: &str = "SELECT parked_id, person FROM parked_person WHERE parked_id IN";
@@ -173,6 +174,17 @@ impl Store {
         let id = [id.to_owned()];
         let rows = sql::select_in(&mut connection, PARKED_BY_ID, &id, "").await?;
         Ok(self.items(&mut connection, &rows).await?.pop())
+    }
+
+    /// Those of these parts that are parked still.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`].
+    pub async fn still_parked(&self, ids: &[String]) -> Result<BTreeSet<String>, Error> {
+        let mut connection = self.reader().await?;
+        let rows = sql::select_in(&mut connection, STILL_PARKED, ids, "").await?;
+        rows.iter().map(|row| row.value("id")).collect()
     }
 
     /// Up to `limit` parked parts, oldest first, without their content.

@@ -80,6 +80,8 @@ pub struct Observed {
     pub unaccounted: Option<Unaccounted>,
     /// Open cases that are silent, after a whole walk through the ledger.
     pub silent_cases: Option<u64>,
+    /// Since when parked parts fail whenever this node tries them, and how many.
+    pub parked_failing: Option<Option<(Timestamp, u64)>>,
     /// Since when the clock of this node is known to have jumped, and by how
     /// many seconds.
     pub clock_jump: Option<Option<(Timestamp, u64)>>,
@@ -100,6 +102,10 @@ pub struct Ending {
 /// What of all this ends; given from outside, because certificates are known
 /// there.
 pub type Endings = Arc<dyn Fn(&[ApiKey], Timestamp) -> Vec<Ending> + Send + Sync>;
+
+/// Parked parts that were passed over because they fail, by id, and since
+/// when; given from outside, because they are tried there.
+pub type PassedOver = Arc<dyn Fn() -> BTreeMap<String, Timestamp> + Send + Sync>;
 
 /// The bounds that conditions are held against.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +157,7 @@ impl Observed {
             (AlertName::DeadLetter, self.dead.is_some()),
             (AlertName::DeadLetterEnding, self.dead_ending.is_some()),
             (AlertName::Parked, self.parked.is_some()),
+            (AlertName::ParkedFailing, self.parked_failing.is_some()),
             (AlertName::ReceiverPaused, self.paused.is_some()),
             (AlertName::Expiring, self.endings.is_some()),
             (AlertName::Unaccounted, self.unaccounted.is_some()),
@@ -217,6 +224,7 @@ pub fn conditions(
         latest: None,
     }));
     let of_node = [
+        (AlertName::ParkedFailing, observed.parked_failing.flatten()),
         (AlertName::ClockJump, observed.clock_jump.flatten()),
         (
             AlertName::ConfigurationUnusable,

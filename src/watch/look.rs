@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::{changes, raise};
-use super::condition::{AlertName, Bounds, Condition, Endings, Observed, Subject, conditions};
+use super::condition::{
+    AlertName, Bounds, Condition, Endings, Observed, PassedOver, Subject, conditions,
+};
 use super::courier::{Call, Courier, CourierError};
 use super::message::{Transition, body};
 use crate::clock::Clock;
@@ -83,13 +85,15 @@ pub struct Watch {
     board: Board,
     node: String,
     endings: Endings,
+    passed_over: PassedOver,
     courier: Courier,
     call: Call,
 }
 
 impl Watch {
     /// Watches `board`'s store. `node` names this node; it stays the same over
-    /// a restart. `endings` says what ends one day.
+    /// a restart. `endings` says what ends one day, `passed_over` which parked
+    /// parts fail.
     ///
     /// # Errors
     ///
@@ -100,6 +104,7 @@ impl Watch {
         current: Current,
         node: String,
         endings: Endings,
+        passed_over: PassedOver,
     ) -> Result<Self, CourierError> {
         let store = board.store.clone();
         let settings = Arc::clone(&current.get().settings);
@@ -111,6 +116,7 @@ impl Watch {
             board,
             node,
             endings,
+            passed_over,
             courier,
             call,
         })
@@ -125,6 +131,7 @@ impl Watch {
             board: self.board,
             node: self.node,
             endings: self.endings,
+            passed_over: self.passed_over,
             call: self.call,
             walks: Walks::default(),
             unseen: HashSet::new(),
@@ -171,6 +178,7 @@ struct Look {
     board: Board,
     node: String,
     endings: Endings,
+    passed_over: PassedOver,
     call: Call,
     walks: Walks,
     /// What the last look did not see.
@@ -242,6 +250,19 @@ impl Look {
         since.zip(silenced)
     }
 
+    /// Since when parked parts are passed over here, and how many are parked
+    /// still.
+    async fn parked_failing(&self) -> Result<Option<(Timestamp, u64)>, store::Error> {
+        let passed_over = (self.passed_over)();
+        if passed_over.is_empty() {
+            return Ok(None);
+        }
+        let ids: Vec<String> = passed_over.keys().cloned().collect();
+        let parked = self.store.still_parked(&ids).await?;
+        let since = parked.iter().filter_map(|id| passed_over.get(id)).min();
+        Ok(since.map(|since| (*since, parked.len() as u64)))
+    }
+
     async fn database_answers(&mut self, now: Timestamp) -> bool {
         let answer = tokio::time::timeout(ANSWER, self.store.health()).await;
         if matches!(answer, Ok(Ok(()))) {
@@ -286,6 +307,8 @@ impl Look {
             unusable: Some(self.unusable(now)),
             ..Observed::default()
         };
+        let failing = self.parked_failing().await;
+        observed.parked_failing = self.seen("parked parts that fail", failing);
         let turn = Duration::from_secs(settings.alerts.look_seconds) * TURN_LOOKS;
         if self.store.take_turn(&self.node, now, turn).await? {
             self.observe(&mut observed, now).await;

@@ -14,7 +14,8 @@ mod message;
 
 pub use age::{alarm_hours, default_alarm_hours};
 pub use condition::{
-    AlertName, Bounds, Condition, Ending, Endings, Observed, Severity, Subject, conditions,
+    AlertName, Bounds, Condition, Ending, Endings, Observed, PassedOver, Severity, Subject,
+    conditions,
 };
 pub use courier::{CourierError, check_webhook};
 pub use look::{Board, Watch};

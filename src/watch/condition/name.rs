@@ -11,6 +11,8 @@ pub enum AlertName {
     DeadLetterEnding,
     /// What is parked comes near its bound in number, bytes or age.
     Parked,
+    /// Parked parts fail by a fault whenever they are tried.
+    ParkedFailing,
     /// A receiver that is pushed to takes nothing; its queue stays.
     ReceiverPaused,
     /// A key or certificate is about to end.
@@ -34,6 +36,7 @@ impl AlertName {
         Self::DeadLetter,
         Self::DeadLetterEnding,
         Self::Parked,
+        Self::ParkedFailing,
         Self::ReceiverPaused,
         Self::Expiring,
         Self::Unaccounted,
@@ -51,6 +54,7 @@ impl AlertName {
             Self::DeadLetter => "dead_letter",
             Self::DeadLetterEnding => "dead_letter_ending",
             Self::Parked => "parked",
+            Self::ParkedFailing => "parked_failing",
             Self::ReceiverPaused => "receiver_paused",
             Self::Expiring => "expiring",
             Self::Unaccounted => "unaccounted",
@@ -66,6 +70,7 @@ impl AlertName {
     pub fn severity(self) -> Severity {
         match self {
             Self::Undelivered
+            | Self::ParkedFailing
             | Self::Unaccounted
             | Self::ConfigurationUnusable
             | Self::DatabaseFailing => Severity::Critical,
@@ -91,6 +96,9 @@ impl AlertName {
                 "the content of dead letters that nobody decided about goes within 14 days"
             }
             Self::Parked => "parked parts come near the bound of their sender",
+            Self::ParkedFailing => {
+                "parked parts cannot be released; newer reports of their persons go before them"
+            }
             Self::ReceiverPaused => "a receiver that is pushed to takes nothing; its queue stays",
             Self::Expiring => "a key or certificate ends within 14 days",
             Self::Unaccounted => "accepted messages miss a part, or have a part in no state",

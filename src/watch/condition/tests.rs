@@ -155,6 +155,18 @@ fn a_node_that_cannot_use_its_configuration_says_so_for_itself() {
 }
 
 #[test]
+fn parked_parts_that_fail_are_told_by_the_node_that_tried_them() {
+    let held = hold(&Observed {
+        parked_failing: Some(Some((now(), 3))),
+        ..Observed::default()
+    });
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].name, AlertName::ParkedFailing);
+    assert_eq!(held[0].subject.to_json(), r#"{"node":"n"}"#);
+    assert_eq!((held[0].since, held[0].number), (now(), 3));
+}
+
+#[test]
 fn a_paused_receiver_is_told_once_per_party_and_not_for_tests() {
     let paused = |test| PausedReceiver {
         party: party("arbo"),
