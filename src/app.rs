@@ -300,7 +300,11 @@ impl App {
     }
 
     /// Serves until it is stopped, finishes what is in hand, closes the store.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    ///
+    /// [`WriterEnded`]: it had to stop by itself.
+    pub async fn run(self) -> Result<(), WriterEnded> {
         // What waits goes before anything new comes in.
         self.intake.release_all_parked().await;
         let mut tasks = Tasks::new(self.stop.clone());
@@ -325,16 +329,35 @@ impl App {
         tasks.start("push", move |_| pusher.clone().run());
         tasks.start_housekeeping(&store, &self.intake, self.used_keys);
         tasks.spawn(self.watch.run(self.stop.clone()));
+        let ended = tasks.stop_with(&store);
         // Here, so that a listener cannot end and the daemon go on without.
         tokio::join!(
             self.party_side.run(self.stop.clone()),
             self.admin_side.run(self.stop.clone()),
         );
         tasks.ended().await;
+        let ended = ended.is_cancelled();
         store.close().await;
+        if ended {
+            return Err(WriterEnded);
+        }
         tracing::info!("Stopped");
+        Ok(())
     }
 }
+
+/// What writes to the database ended by a fault of ours. A process that stays
+/// would refuse everything until somebody looks; a new one goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterEnded;
+
+impl fmt::Display for WriterEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what writes to the database failed by a fault of ours: start it again")
+    }
+}
+
+impl std::error::Error for WriterEnded {}
 
 /// How alerts name this node: the same over a restart, another for another.
 fn node_name(port: u16) -> String {

@@ -1,7 +1,7 @@
 //! A task that panics is started again: nothing that works in the background
 //! may stand still until somebody notices.
 //!
-//! What a panic says is not repeated here: it may name what it met.
+//! What a panic says is not repeated: it may name what it met.
 
 use std::future::Future;
 use std::time::Duration;
@@ -43,6 +43,21 @@ pub async fn supervise<T>(
             return;
         }
     }
+}
+
+/// From now on a panic is told by its place alone, in the log or, where there
+/// is none, on standard error: what it says may hold what it met, and the hook of
+/// the standard library prints that.
+pub fn tell_panics_by_place() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location();
+        let place = place.map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(place, "A fault of ours at {place}");
+        } else {
+            eprintln!("sivi-gateway: a fault of ours at {place}");
+        }
+    }));
 }
 
 /// The next pause.

@@ -133,12 +133,12 @@ impl TomlFile {
     }
 
     /// The first key, of a value or a table, that is written here and not in
-    /// `later`. Entries of lists do not count.
+    /// `later` and may not go. Entries of lists do not count.
     #[must_use]
-    pub fn missing_in(&self, later: &Self) -> Option<&str> {
+    pub fn missing_in(&self, later: &Self, may_go: &[&str]) -> Option<&str> {
         let is_there = |key: &str| later.places.iter().any(|place| place.key == key);
         let mut keys = self.places.iter().map(|place| place.key.as_str());
-        keys.find(|key| !key.contains('[') && !is_there(key))
+        keys.find(|key| !key.contains('[') && !is_there(key) && !may_go.contains(key))
     }
 
     /// The key in whose value the file ends, without so much as the end of its

@@ -151,6 +151,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "receive",
             "setup",
             "store",
+            "supervise",
             "trace",
             "validate",
         ],

@@ -64,7 +64,7 @@ impl Node {
                 | Refusal::Forbidden(findings)
                 | Refusal::Malformed(findings) => panic!("refused: {findings:?}"),
                 Refusal::Internal(cause) => panic!("refused: {cause}"),
-                Refusal::ReferenceReused | Refusal::Stale => panic!("refused"),
+                Refusal::ReferenceReused | Refusal::Stale | Refusal::OtherDay => panic!("refused"),
             }
         }
     }

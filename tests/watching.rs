@@ -190,7 +190,7 @@ async fn two_nodes_tell_once_and_a_failing_webhook_is_told_later() {
         names_nobody(&got.body, "no reference");
     }
     stop.cancel();
-    other.await.unwrap();
+    other.await.unwrap().unwrap();
     gateway.stop().await;
 }
 

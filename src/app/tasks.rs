@@ -77,6 +77,20 @@ impl Tasks {
         });
     }
 
+    /// Stops everything when nothing can be written any more; what is given is
+    /// cancelled then.
+    pub(super) fn stop_with(&mut self, store: &Store) -> CancellationToken {
+        let (store, stop, ended) = (store.clone(), self.stop.clone(), CancellationToken::new());
+        let told = ended.clone();
+        self.running.spawn(async move {
+            if stop.run_until_cancelled(store.ended()).await.is_some() {
+                told.cancel();
+                stop.cancel();
+            }
+        });
+        ended
+    }
+
     /// Waits until all have ended.
     pub(super) async fn ended(mut self) {
         while self.running.join_next().await.is_some() {}

@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 use crate::app::{Base, StartError};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::supervise::tell_panics_by_place;
 
 /// Receives, validates, filters and hands out SIVI absence messages.
 #[derive(Debug, Parser)]
@@ -242,6 +243,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         command,
     } = arguments;
     let config = config.as_deref();
+    tell_panics_by_place();
     #[cfg(debug_assertions)]
     if let Some(place) = crate::config::die_at() {
         crate::store::die_at(&place);

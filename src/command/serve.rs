@@ -2,9 +2,11 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
@@ -13,6 +15,7 @@ use super::Failure;
 use crate::app::{App, Reloader};
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogLevel, Settings, SettingsFile};
+use crate::supervise::keep_running;
 use crate::trace::{self, Traces};
 
 /// Files beside those of connections: database, log, outgoing connections.
@@ -28,11 +31,11 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         .map_err(Failure::environment)?;
     let traces = Traces::open(&settings, runtime.handle().clone()).map_err(Failure::environment)?;
     let log = start_log(&settings, traces.as_ref());
-    let mut level = settings.log.level;
+    let settings_level = settings.log.level;
     runtime.block_on(async {
         // Before anything can ask for it: a SIGHUP that nobody waits for ends
         // the process.
-        let mut hangup = signal(SignalKind::hangup()).map_err(Failure::environment)?;
+        let hangup = signal(SignalKind::hangup()).map_err(Failure::environment)?;
         let app = App::bind(settings, Clock::system()).await?;
         let address = app.address().map_err(Failure::environment)?;
         let admin = app.admin_address().map_err(Failure::environment)?;
@@ -47,57 +50,77 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
             tracing::info!("Stopping: requests in hand are finished");
             stop.cancel();
         });
-        let reloader = app.reloader();
-        let mut file = file;
+        let reload = Reload {
+            reloader: app.reloader(),
+            log,
+            level: settings_level,
+            file,
+        };
+        let reload = Arc::new(Mutex::new((hangup, reload)));
+        let stop = app.stop_token();
         tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                take_over(&reloader, &log, &mut level, &mut file).await;
-            }
+            let take_over = || {
+                let reload = Arc::clone(&reload);
+                async move {
+                    let (hangup, reload) = &mut *reload.lock().await;
+                    while hangup.recv().await.is_some() {
+                        reload.take_over().await;
+                    }
+                }
+            };
+            keep_running("reload", &stop, take_over).await;
         });
         tracing::info!(%address, %admin, "Listening on https://{address}, operators on http://{admin}");
-        app.run().await;
+        let ran = app.run().await;
         if let Some(traces) = traces {
             traces.close().await;
         }
-        Ok(())
+        ran.map_err(Failure::environment)
     })
 }
 
-/// Reads the settings again and puts them into use.
-async fn take_over(
-    reloader: &Reloader,
-    log: &LogHandle,
-    level: &mut LogLevel,
-    file: &mut SettingsFile,
-) {
-    let (settings, now) = match file.read_again() {
-        Ok(read) => read,
-        Err(fault) => {
-            tracing::error!("Nothing was reloaded: {fault}");
-            return;
+/// What a SIGHUP needs.
+struct Reload {
+    reloader: Reloader,
+    log: LogHandle,
+    /// In use now.
+    level: LogLevel,
+    /// What the settings in use came from.
+    file: SettingsFile,
+}
+
+impl Reload {
+    /// Reads the settings again and puts them into use.
+    async fn take_over(&mut self) {
+        let (settings, now) = match self.file.read_again() {
+            Ok(read) => read,
+            Err(fault) => {
+                tracing::error!("Nothing was reloaded: {fault}");
+                return;
+            }
+        };
+        let new_level = settings.log.level;
+        match self.reloader.reload(settings).await {
+            Ok(reloaded) => {
+                self.file = now;
+                // Not without need: while it changes, what others say is lost.
+                if new_level != self.level {
+                    // Fails only when nothing is logged at all.
+                    let _ = self.log.reload(filter(new_level));
+                    self.level = new_level;
+                }
+                for key in reloaded.waiting {
+                    tracing::warn!(key, "{key} changed: it stays as it was until a restart");
+                }
+                if let Some(cause) = reloaded.certificate {
+                    tracing::error!("The certificate cannot be used, the old one stays: {cause}");
+                    tracing::info!("Settings were reloaded");
+                } else {
+                    tracing::info!("Settings and certificates were reloaded");
+                }
+            }
+            Err(cause) => tracing::error!("Nothing was reloaded: {cause}"),
         }
-    };
-    let new_level = settings.log.level;
-    match reloader.reload(settings).await {
-        Ok(reloaded) => {
-            *file = now;
-            // Not without need: while it changes, what others say is lost.
-            if new_level != *level {
-                // Fails only when nothing is logged at all.
-                let _ = log.reload(filter(new_level));
-                *level = new_level;
-            }
-            for key in reloaded.waiting {
-                tracing::warn!(key, "{key} changed: it stays as it was until a restart");
-            }
-            if let Some(cause) = reloaded.certificate {
-                tracing::error!("The certificate cannot be used, the old one stays: {cause}");
-                tracing::info!("Settings were reloaded");
-            } else {
-                tracing::info!("Settings and certificates were reloaded");
-            }
-        }
-        Err(cause) => tracing::error!("Nothing was reloaded: {cause}"),
     }
 }
 

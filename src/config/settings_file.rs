@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 use super::{DEFAULT_PATH, Settings};
 use crate::toml_file::{Fault, TomlFile};
 
+/// Trust that is withdrawn by taking it out: no other value says so, and a file
+/// that lacks it by accident lets nobody in.
+const WITHDRAWN: &[&str] = &["tls.client_ca", "keys.previous"];
+
 /// The file that the settings in use came from.
 pub struct SettingsFile {
     path: Option<PathBuf>,
@@ -39,7 +43,7 @@ impl SettingsFile {
     /// that is new.
     pub fn read_again(&self) -> Result<(Settings, Self), Fault> {
         let now = Self::open(self.path.as_deref())?;
-        if let Some(key) = self.file.missing_in(&now.file) {
+        if let Some(key) = self.file.missing_in(&now.file, WITHDRAWN) {
             let problem = "was set and is gone, as in a file that is half written: write it with \
                            the value that it is to have, or restart to take its default";
             return Err(now.file.fault(key, problem));
@@ -101,6 +105,15 @@ mod tests {
         assert_eq!(said(WHOLE, &WHOLE[..last]), None, "nothing is missing");
         let gone = said(WHOLE, "").unwrap();
         assert!(gone.starts_with("limits was set and is gone"), "{gone}");
+    }
+
+    #[test]
+    fn trust_is_withdrawn_by_taking_it_out() {
+        let trusting = format!("{WHOLE}[tls]\nclient_ca = \"ca.pem\"\ncert = \"a\"\nkey = \"b\"\n");
+        let less = trusting.replace("client_ca = \"ca.pem\"\n", "");
+        assert_eq!(said(&trusting, &less), None);
+        let none = trusting.replace("cert = \"a\"\n", "");
+        assert!(said(&trusting, &none).is_some());
     }
 
     #[test]

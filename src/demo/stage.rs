@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::NewKey;
-use crate::app::{App, Base};
+use crate::app::{App, Base, WriterEnded};
 use crate::clock::Clock;
 use crate::command::apply_file;
 use crate::config::Settings;
@@ -32,7 +32,7 @@ pub(super) struct Stage {
     store: Store,
     clock: Clock,
     stop: CancellationToken,
-    served: JoinHandle<()>,
+    served: JoinHandle<Result<(), WriterEnded>>,
 }
 
 /// What the gateway answered.

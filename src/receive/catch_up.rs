@@ -210,6 +210,18 @@ struct Place {
     failing: Option<(String, u32)>,
 }
 
+/// How it went with one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    /// It went, waits for something else, or is gone.
+    Done,
+    /// The configuration or the clock of this node is not the store's: no fault
+    /// of the part.
+    NotNow,
+    /// It could not go.
+    Failed,
+}
+
 /// How a walk over everything that waits ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Walked {
@@ -237,7 +249,7 @@ impl Intake {
 
     async fn follow_changes(&self) {
         let mut counts = self.catch_up.0.counts.subscribe();
-        let (mut begun, mut place) = (0, Place::default());
+        let (mut begun, mut place) = (None, Place::default());
         let mut pause = FIRST_PAUSE;
         loop {
             let (change, day) = (*counts.borrow_and_update(), self.days().everywhere);
@@ -248,8 +260,8 @@ impl Intake {
                 }
                 continue;
             }
-            if begun != change {
-                (begun, place) = (change, Place::default());
+            if begun != Some((change, day)) {
+                (begun, place) = (Some((change, day)), Place::default());
                 // What they park now is not missed.
                 self.catch_up.others_ended().await;
             }
@@ -297,8 +309,10 @@ impl Intake {
                 if *self.catch_up.0.counts.borrow() != change {
                     return Walked::Overtaken;
                 }
-                if !self.let_go_apart(&item).await && !self.is_beyond(&item, place).await {
-                    return Walked::CutShort;
+                match self.let_go_apart(&item).await {
+                    Tried::Done => {}
+                    Tried::Failed if self.is_beyond(&item, place).await => {}
+                    Tried::Failed | Tried::NotNow => return Walked::CutShort,
                 }
             }
             place.after = Some(last);
@@ -310,12 +324,20 @@ impl Intake {
         Walked::All
     }
 
-    /// False when the part cannot go now, also when trying it panics: what is
-    /// behind it must not wait for a fault of ours.
-    async fn let_go_apart(&self, item: &Arc<ParkedItem>) -> bool {
+    /// Tries one part. When that panics, it failed: what is behind it must not
+    /// wait for a fault of ours.
+    async fn let_go_apart(&self, item: &Arc<ParkedItem>) -> Tried {
         let (intake, item) = (self.clone(), Arc::clone(item));
-        let went = async move { intake.let_go(&intake.current.get(), &item).await.is_ok() };
-        is_done(went).await
+        let tried = async move {
+            match intake.let_go(&intake.current.get(), &item).await {
+                Ok(()) => Tried::Done,
+                Err(UnparkError::Stale | UnparkError::OtherDay) => Tried::NotNow,
+                Err(UnparkError::Gone | UnparkError::Conflict | UnparkError::Store(_)) => {
+                    Tried::Failed
+                }
+            }
+        };
+        unless_it_panics(tried).await.unwrap_or(Tried::Failed)
     }
 
     /// Not even what does not open now: it may later, with its key.
@@ -370,14 +392,15 @@ impl Intake {
         match self.let_go_with(planner.setup, &persons, |_| true).await {
             Ok(()) => Ok(()),
             Err(UnparkError::Stale) => Err(Refusal::Stale),
+            Err(UnparkError::OtherDay) => Err(Refusal::OtherDay),
             Err(UnparkError::Store(cause)) => Err(refusal(cause)),
             Err(UnparkError::Gone | UnparkError::Conflict) => Err(Refusal::Busy(Vec::new())),
         }
     }
 
     /// Tries what waits for these persons, and for whoever waits with them:
-    /// a part that goes takes nobody's older part over. One by one, and one
-    /// caller at a time: parts are large, and who comes second finds them gone.
+    /// a part that goes takes nobody's older part over. One by one, since parts
+    /// are large; who comes second finds them gone.
     ///
     /// # Errors
     ///
@@ -389,12 +412,9 @@ impl Intake {
         is_meant: impl Fn(&ParkedItem) -> bool,
     ) -> Result<(), UnparkError> {
         let ids = self.store.parked_with(persons).await;
-        if ids.map_err(UnparkError::Store)?.is_empty() {
-            return Ok(());
-        }
-        let _turn = self.catch_up.turn().await;
-        let ids = self.store.parked_with(persons).await;
         for id in ids.map_err(UnparkError::Store)? {
+            // For each anew: others with few parts do not wait for all of these.
+            let _turn = self.catch_up.turn().await;
             let item = self.store.parked_item(&id).await;
             let Some(item) = item.map_err(UnparkError::Store)? else {
                 continue;
@@ -425,13 +445,14 @@ impl Intake {
                 }
                 Ok(())
             }
-            Ok(Unparked::Waits(_) | Unparked::Gone)
-            // Somebody else may have released it.
-            | Err(UnparkError::Conflict | UnparkError::Gone) => Ok(()),
+            // Gone: somebody else released it.
+            Ok(Unparked::Waits(_) | Unparked::Gone) | Err(UnparkError::Gone) => Ok(()),
             Err(UnparkError::Stale) => {
                 self.look_again.notify_one();
                 Err(UnparkError::Stale)
             }
+            // Others change the same cases all the time, or the clock is wrong.
+            Err(cause @ (UnparkError::Conflict | UnparkError::OtherDay)) => Err(cause),
             Err(UnparkError::Store(cause)) => {
                 tracing::warn!(parked.id = %item.id, "Parked part {} stays: {cause}", item.id);
                 match cause {
@@ -451,12 +472,14 @@ impl Intake {
     }
 }
 
-/// What `work` gives, and false when it panics.
-async fn is_done(work: impl Future<Output = bool> + Send + 'static) -> bool {
+/// What `work` gives, and none when it panics.
+async fn unless_it_panics<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
     // Ends with whoever waits for it.
     let mut task = JoinSet::new();
     task.spawn(work);
-    matches!(task.join_next().await, Some(Ok(true)))
+    task.join_next().await?.ok()
 }
 
 /// Everybody whom a message is about, also by a former id, as whoever parked
@@ -485,9 +508,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_panics_fails_and_takes_nobody_along() {
-        assert!(is_done(async { true }).await);
-        assert!(!is_done(async { false }).await);
-        assert!(!is_done(async { panic!("on purpose") }).await);
+        assert_eq!(unless_it_panics(async { 1 }).await, Some(1));
+        assert_eq!(
+            unless_it_panics(async { panic!("on purpose") }).await,
+            None::<()>
+        );
     }
 
     #[test]

@@ -116,7 +116,9 @@ fn findings_in(refusal: Refusal) -> Vec<Finding> {
         | Refusal::Forbidden(findings)
         | Refusal::Invalid(findings)
         | Refusal::Busy(findings) => findings,
-        Refusal::ReferenceReused | Refusal::Stale | Refusal::Internal(_) => Vec::new(),
+        Refusal::ReferenceReused | Refusal::Stale | Refusal::OtherDay | Refusal::Internal(_) => {
+            Vec::new()
+        }
     }
 }
 

@@ -72,8 +72,11 @@ pub enum Refusal {
     Invalid(Vec<Finding>),
     /// 503: cannot store now.
     Busy(Vec<Finding>),
-    /// The directory or the day moved on: decide again with the new one.
+    /// The directory moved on: decide again with the new one.
     Stale,
+    /// It is another day by the clock of the database: decide again if a day
+    /// began, else 503.
+    OtherDay,
     /// 500: a fault of ours.
     Internal(crate::store::Error),
 }
@@ -93,13 +96,16 @@ impl Intake {
             let version = self.current.get().version();
             let day = self.clock.today();
             match self.accept_now(party, body).await {
+                // It took long, and a day began.
+                Err((Refusal::OtherDay, _)) if self.clock.today() != day => {}
+                // A clock that is wrong is not right in five seconds: an alert
+                // tells of it.
+                Err((Refusal::OtherDay, outline)) => {
+                    return Err((Refusal::Busy(Vec::new()), outline));
+                }
                 // Not under the gate: whoever replaces the configuration
                 // waits for it.
                 Err((Refusal::Stale, outline)) => {
-                    // It took long, and a day began.
-                    if self.clock.today() != day {
-                        continue;
-                    }
                     if self.is_left_behind() {
                         return Err((Refusal::Busy(Vec::new()), outline));
                     }
@@ -175,7 +181,15 @@ impl Intake {
         // A message that was accepted before gets its receipt again, whatever
         // stands in its way now.
         match (taken, &outline.berrefnr) {
-            (Err(refused @ (Refusal::Invalid(_) | Refusal::Busy(_))), Some(reference)) => {
+            (
+                Err(
+                    refused @ (Refusal::Invalid(_)
+                    | Refusal::Busy(_)
+                    | Refusal::Stale
+                    | Refusal::OtherDay),
+                ),
+                Some(reference),
+            ) => {
                 let reference = policy::berrefnr(&setup.keys, party, reference);
                 let known = self.known(party, &reference, &hash).await?;
                 known.map(|known| (known, true)).ok_or(refused)
@@ -244,6 +258,7 @@ impl Intake {
                 }
                 Err(AcceptError::Conflict) => {}
                 Err(AcceptError::Stale) => return Err(Refusal::Stale),
+                Err(AcceptError::OtherDay) => return Err(Refusal::OtherDay),
                 Err(AcceptError::Duplicate(known)) => {
                     return same_or_other(*known, &body).map(|known| (known, true));
                 }
@@ -361,6 +376,7 @@ impl Intake {
             }
             Err(AcceptError::Conflict) => Err(Refusal::Busy(Vec::new())),
             Err(AcceptError::Stale) => Err(Refusal::Stale),
+            Err(AcceptError::OtherDay) => Err(Refusal::OtherDay),
             Err(AcceptError::Store(cause)) => Err(refusal(cause)),
         }
     }

@@ -248,7 +248,7 @@ fn problem_of(refusal: Refusal) -> Problem {
         Refusal::ReferenceReused => Problem::new(Kind::ReferenceReused),
         Refusal::Invalid(findings) => Problem::new(Kind::Invalid).findings(findings),
         Refusal::Busy(findings) => Problem::new(Kind::Unavailable).findings(findings),
-        Refusal::Stale => Problem::new(Kind::Unavailable),
+        Refusal::Stale | Refusal::OtherDay => Problem::new(Kind::Unavailable),
         Refusal::Internal(cause) => Problem::internal(&cause),
     }
 }

@@ -241,7 +241,7 @@ impl Intake {
                 self.look_again.notify_one();
                 Err(Error::Conflict)
             }
-            Err(UnparkError::Conflict) => Err(Error::Conflict),
+            Err(UnparkError::Conflict | UnparkError::OtherDay) => Err(Error::Conflict),
         }
     }
 

@@ -35,8 +35,10 @@ pub(super) enum Verdict {
     Conflict,
     /// A parked part that was to go is gone; nothing was written.
     Gone,
-    /// The directory or the day changed; nothing was written.
+    /// The directory changed; nothing was written.
     Stale,
+    /// It was decided on another day than the database's; nothing was written.
+    OtherDay,
 }
 
 /// An acceptance that waits for its answer.
@@ -207,8 +209,11 @@ impl Known {
         {
             return Verdict::Duplicate;
         }
-        if job.directory_version != self.directory_version || !self.days.contains(&job.decided_on) {
+        if job.directory_version != self.directory_version {
             return Verdict::Stale;
+        }
+        if !self.days.contains(&job.decided_on) {
+            return Verdict::OtherDay;
         }
         let unparked: HashSet<&String> = job.unparked.iter().collect();
         if !unparked.iter().all(|id| self.parked.contains(*id)) {

@@ -159,9 +159,12 @@ pub enum AcceptError {
     /// and decide again.
     Conflict,
     /// The directory has another version than the one that it was decided
-    /// with: read the directory, release what waits, and decide again. Or it is
-    /// another day, by more than [`CLOCKS_APART`].
+    /// with: read the directory, release what waits, and decide again.
     Stale,
+    /// It was decided on a day that the database's clock, give or take
+    /// [`CLOCKS_APART`], does not show: decide again if a day began meanwhile,
+    /// else one of the clocks is wrong.
+    OtherDay,
     /// The store failed; the sender may try again.
     Store(Error),
 }
@@ -175,6 +178,8 @@ pub enum UnparkError {
     Conflict,
     /// As [`AcceptError::Stale`].
     Stale,
+    /// As [`AcceptError::OtherDay`].
+    OtherDay,
     /// The store failed; it waits on.
     Store(Error),
 }
@@ -184,7 +189,8 @@ impl fmt::Display for AcceptError {
         match self {
             Self::Duplicate(_) => f.write_str("the sender used this reference before"),
             Self::Conflict => f.write_str("the ledger changed in the meantime"),
-            Self::Stale => f.write_str("the directory or the day changed in the meantime"),
+            Self::Stale => f.write_str("the directory changed in the meantime"),
+            Self::OtherDay => f.write_str("it is another day by the clock of the database"),
             Self::Store(cause) => write!(f, "{cause}"),
         }
     }
@@ -194,7 +200,7 @@ impl std::error::Error for AcceptError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(cause) => Some(cause),
-            Self::Duplicate(_) | Self::Conflict | Self::Stale => None,
+            Self::Duplicate(_) | Self::Conflict | Self::Stale | Self::OtherDay => None,
         }
     }
 }

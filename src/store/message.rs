@@ -133,6 +133,7 @@ impl Store {
             Verdict::Accepted => Ok(()),
             Verdict::Conflict | Verdict::Gone => Err(AcceptError::Conflict),
             Verdict::Stale => Err(AcceptError::Stale),
+            Verdict::OtherDay => Err(AcceptError::OtherDay),
             Verdict::Duplicate => {
                 let message = &acceptance.message;
                 let earlier = self.find_message(&message.party, &message.berrefnr).await;
@@ -159,6 +160,7 @@ impl Store {
         match self.write(prepared).await.map_err(UnparkError::Store)? {
             Verdict::Accepted => Ok(()),
             Verdict::Stale => Err(UnparkError::Stale),
+            Verdict::OtherDay => Err(UnparkError::OtherDay),
             Verdict::Gone => Err(UnparkError::Gone),
             // It has no reference of its own.
             Verdict::Conflict | Verdict::Duplicate => Err(UnparkError::Conflict),

@@ -201,6 +201,28 @@ impl Store {
         self.shared.ring.close().await;
     }
 
+    /// Completes when nothing can be written any more: after [`Self::close`], or
+    /// because a writer ended by a fault of ours. Nothing but a new process helps
+    /// then.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.writer().ended() => {}
+            () = self.ring().ended() => {}
+        }
+    }
+
+    /// How far the clock of this node is from that of the database, in seconds;
+    /// none where they are the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`].
+    pub async fn clock_difference(&self) -> Result<Option<u64>, Error> {
+        let theirs = self.reader().await?.clock_of_database().await?;
+        let ours = self.clock().now().as_second();
+        Ok(theirs.map(|theirs| theirs.as_second().abs_diff(ours)))
+    }
+
     /// Answers whether the database can be read and, if the last write
     /// failed, whether it takes writes again.
     ///

@@ -349,6 +349,11 @@ impl Ring {
         &self.backend
     }
 
+    /// As [`Writer::ended`].
+    pub(super) async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
     pub(super) async fn close(&self) {
         self.read.close().await;
         self.writer.close().await;

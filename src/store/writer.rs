@@ -195,6 +195,12 @@ impl Writer {
         self.failing.load(Ordering::Relaxed) || self.queue.is_closed()
     }
 
+    /// Completes when nobody takes jobs any more: after [`Self::close`], or
+    /// because the task ended by a fault of ours.
+    pub(super) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     fn enqueue(&self, job: Job, bytes: usize) -> Result<(), Error> {
         let queued = self.try_enqueue(job, bytes);
         if queued == Err(Error::Busy) {

@@ -85,6 +85,9 @@ pub struct Observed {
     /// Since when the clock of this node is known to have jumped, and by how
     /// many seconds.
     pub clock_jump: Option<Option<(Timestamp, u64)>>,
+    /// Since when the clock of this node is not that of the database, and by how
+    /// many seconds.
+    pub clock_differs: Option<Option<(Timestamp, u64)>>,
     /// Since when this node cannot use all of the stored configuration, and how
     /// many parties cannot send to it.
     pub unusable: Option<Option<(Timestamp, u64)>>,
@@ -163,6 +166,7 @@ impl Observed {
             (AlertName::Unaccounted, self.unaccounted.is_some()),
             (AlertName::CaseSilent, self.silent_cases.is_some()),
             (AlertName::ClockJump, self.clock_jump.is_some()),
+            (AlertName::ClockDiffers, self.clock_differs.is_some()),
             (AlertName::ConfigurationUnusable, self.unusable.is_some()),
         ];
         let seen = seen.into_iter().filter(|(_, seen)| *seen);
@@ -226,6 +230,7 @@ pub fn conditions(
     let of_node = [
         (AlertName::ParkedFailing, observed.parked_failing.flatten()),
         (AlertName::ClockJump, observed.clock_jump.flatten()),
+        (AlertName::ClockDiffers, observed.clock_differs.flatten()),
         (
             AlertName::ConfigurationUnusable,
             observed.unusable.flatten(),

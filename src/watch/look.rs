@@ -24,7 +24,7 @@ use super::message::{Transition, body};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::setup::Current;
-use crate::store::{self, Alert, LedgerWalk, Store, Walk};
+use crate::store::{self, Alert, CLOCKS_APART, LedgerWalk, Store, Walk};
 use crate::supervise::keep_running;
 
 /// How long a release must have been on offer before its age counts: what was
@@ -138,6 +138,7 @@ impl Watch {
             failed: 0,
             last: None,
             jump: None,
+            clock_differs_since: None,
             unusable_since: None,
         };
         // What they remember stays when one of them has to start again.
@@ -187,6 +188,8 @@ struct Look {
     /// What both clocks said at the last look.
     last: Option<(Timestamp, Instant)>,
     jump: Option<(Instant, Timestamp, u64)>,
+    /// When the clock was first seen to differ from the database's.
+    clock_differs_since: Option<Timestamp>,
     /// When the configuration was first seen to be unusable.
     unusable_since: Option<Timestamp>,
 }
@@ -263,6 +266,15 @@ impl Look {
         Ok(since.map(|since| (*since, parked.len() as u64)))
     }
 
+    /// Since when the clocks differ by more than they may, and by how many
+    /// seconds now.
+    fn clock_differs(&mut self, seconds: Option<u64>, now: Timestamp) -> Option<(Timestamp, u64)> {
+        let seconds = seconds.filter(|seconds| *seconds > CLOCKS_APART.as_secs() / 2);
+        let since = seconds.map(|_| self.clock_differs_since.unwrap_or(now));
+        self.clock_differs_since = since;
+        since.zip(seconds)
+    }
+
     async fn database_answers(&mut self, now: Timestamp) -> bool {
         let answer = tokio::time::timeout(ANSWER, self.store.health()).await;
         if matches!(answer, Ok(Ok(()))) {
@@ -309,6 +321,9 @@ impl Look {
         };
         let failing = self.parked_failing().await;
         observed.parked_failing = self.seen("parked parts that fail", failing);
+        let difference = self.store.clock_difference().await;
+        let difference = self.seen("the clock of the database", difference);
+        observed.clock_differs = difference.map(|seconds| self.clock_differs(seconds, now));
         let turn = Duration::from_secs(settings.alerts.look_seconds) * TURN_LOOKS;
         if self.store.take_turn(&self.node, now, turn).await? {
             self.observe(&mut observed, now).await;

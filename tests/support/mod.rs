@@ -16,7 +16,7 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use sivi_gateway::access::NewKey;
-use sivi_gateway::app::{App, Base, Reloader};
+use sivi_gateway::app::{App, Base, Reloader, WriterEnded};
 use sivi_gateway::clock::Clock;
 use sivi_gateway::command::apply_file;
 use sivi_gateway::config::Settings;
@@ -102,7 +102,7 @@ pub struct Gateway {
     /// Reloads it, as SIGHUP does.
     pub reloader: Reloader,
     stop: CancellationToken,
-    served: Option<JoinHandle<()>>,
+    served: Option<JoinHandle<Result<(), WriterEnded>>>,
 }
 
 impl Gateway {
@@ -270,7 +270,7 @@ impl Gateway {
     /// Stops gracefully; what is stored is still at hand.
     pub async fn halt(&mut self) {
         self.stop.cancel();
-        self.served.take().unwrap().await.unwrap();
+        self.served.take().unwrap().await.unwrap().unwrap();
     }
 
     /// Stops gracefully; gives the data folder back.

@@ -69,8 +69,10 @@ struct Heard {
 
 async fn hear(State(heard): State<Heard>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let body = String::from_utf8(body.to_vec()).unwrap();
+    // Before anybody can see the request, and change what the next is answered.
+    let status = *heard.status.lock().unwrap();
     heard.got.lock().unwrap().push(Got { headers, body });
-    *heard.status.lock().unwrap()
+    status
 }
 
 /// A receiver of alerts or traces on loopback.

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection};
 
@@ -376,6 +377,19 @@ impl Connection {
         self.lift_time_limits().await?;
         self.run_raw(sqlite::BEGIN_MOMENT, postgres::BEGIN_MOMENT)
             .await
+    }
+
+    /// What the clock of the database shows; none where that is this machine's,
+    /// or one that is moved by hand.
+    pub(super) async fn clock_of_database(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
+        if self.clock.by_hand().is_some() {
+            return Ok(None);
+        }
+        let ms = match self.on() {
+            On::Sqlite(_) => return Ok(None),
+            On::Postgres(link) => postgres::now_ms(link).await?,
+        };
+        Ok(Timestamp::from_millisecond(ms).ok())
     }
 
     /// When the transaction began, in unix milliseconds.

@@ -319,7 +319,9 @@ async fn race(rounds: Vec<Vec<Try>>) {
                     assert_eq!(earlier.party, party("adp"));
                 }
                 Err(AcceptError::Conflict) => {}
-                Err(cause @ (AcceptError::Stale | AcceptError::Store(_))) => panic!("{cause}"),
+                Err(
+                    cause @ (AcceptError::Stale | AcceptError::OtherDay | AcceptError::Store(_)),
+                ) => panic!("{cause}"),
             }
         }
     }

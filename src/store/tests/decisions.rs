@@ -48,24 +48,24 @@ async fn counted(store: &Store) -> u64 {
 }
 
 on_both! {
-    async fn a_decision_of_another_day_is_stale(place: Place) {
+    async fn a_decision_of_another_day_is_not_written(place: Place) {
         let store = place.open().await;
         let decided = |id: &str, day| Acceptance { decided_on: day, ..acceptance(id) };
         let (first, second) = (date(2018, 3, 1), date(2018, 3, 2));
-        let stale = async |id, day| {
+        let other_day = async |id, day| {
             let written = store.accept(decided(id, day)).await;
-            matches!(written, Err(AcceptError::Stale))
+            matches!(written, Err(AcceptError::OtherDay))
         };
-        assert!(stale("m1", second).await);
+        assert!(other_day("m1", second).await);
         // 23:59 in Amsterdam, then 0:01: either day counts.
         place.clock.advance(SECONDS(13 * 3600 + 59 * 60));
-        assert!(!stale("m2", first).await);
-        assert!(!stale("m3", second).await);
+        assert!(!other_day("m2", first).await);
+        assert!(!other_day("m3", second).await);
         place.clock.advance(SECONDS(120));
-        assert!(!stale("m4", first).await);
+        assert!(!other_day("m4", first).await);
         place.clock.advance(SECONDS(120));
-        assert!(stale("m5", first).await);
-        assert!(!stale("m6", second).await);
+        assert!(other_day("m5", first).await);
+        assert!(!other_day("m6", second).await);
     }
 
     async fn of_a_discarded_letter_the_row_stays_and_nothing_waits(place: Place) {

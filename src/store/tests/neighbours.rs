@@ -16,6 +16,17 @@ impl Change for Careless {
     }
 }
 
+/// A fault of ours.
+struct Panicking;
+
+impl Change for Panicking {
+    type Output = ();
+
+    async fn run(&self, _connection: &mut Connection) -> Result<(), sqlx::Error> {
+        panic!("on purpose")
+    }
+}
+
 const BROKEN_RULE: &str =
     "INSERT INTO inbox (party, test, last_sequence) VALUES (NULL, NULL, NULL)";
 
@@ -34,6 +45,20 @@ on_both! {
         assert_eq!(is_there(&store, "m1").await, accepted.is_ok());
         store.accept(acceptance("m2")).await.unwrap();
         assert!(is_there(&store, "m2").await);
+    }
+
+    async fn a_writer_that_panics_is_not_mistaken_for_one_that_works(place: Place) {
+        let store = place.open().await;
+        let ended = tokio::spawn({
+            let store = store.clone();
+            async move { store.ended().await }
+        });
+        store.accept(acceptance("m1")).await.unwrap();
+        assert!(!ended.is_finished());
+        assert!(store.writer().write(Panicking).await.is_err());
+        ended.await.unwrap();
+        assert!(store.health().await.is_err());
+        assert!(store.accept(acceptance("m2")).await.is_err());
     }
 
     async fn an_id_that_no_database_takes_is_unknown_and_harms_nobody(place: Place) {

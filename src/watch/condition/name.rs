@@ -23,6 +23,8 @@ pub enum AlertName {
     CaseSilent,
     /// The clock of a node jumped.
     ClockJump,
+    /// The clock of a node is not that of the database.
+    ClockDiffers,
     /// A node cannot use all of the stored configuration.
     ConfigurationUnusable,
     /// The database does not answer a node.
@@ -42,6 +44,7 @@ impl AlertName {
         Self::Unaccounted,
         Self::CaseSilent,
         Self::ClockJump,
+        Self::ClockDiffers,
         Self::ConfigurationUnusable,
         Self::DatabaseFailing,
     ];
@@ -60,6 +63,7 @@ impl AlertName {
             Self::Unaccounted => "unaccounted",
             Self::CaseSilent => "case_silent",
             Self::ClockJump => "clock_jump",
+            Self::ClockDiffers => "clock_differs",
             Self::ConfigurationUnusable => "configuration_unusable",
             Self::DatabaseFailing => "database_failing",
         }
@@ -71,6 +75,7 @@ impl AlertName {
         match self {
             Self::Undelivered
             | Self::ParkedFailing
+            | Self::ClockDiffers
             | Self::Unaccounted
             | Self::ConfigurationUnusable
             | Self::DatabaseFailing => Severity::Critical,
@@ -104,6 +109,9 @@ impl AlertName {
             Self::Unaccounted => "accepted messages miss a part, or have a part in no state",
             Self::CaseSilent => "open cases had no message for three years",
             Self::ClockJump => "the clock of a node jumped, by this many seconds",
+            Self::ClockDiffers => {
+                "the clock of a node is not that of the database, by this many seconds"
+            }
             Self::ConfigurationUnusable => {
                 "a node cannot use all of the stored configuration; these parties cannot send to it"
             }
