@@ -11,25 +11,10 @@ use std::process::Stdio;
 use binary::{Daemon, Installation};
 use reqwest::Client;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use support::{Absence, DIRECTORY};
+use sqlx::{Connection as _, PgConnection};
+use support::{Absence, DIRECTORY, new_database};
 
 const FROM: &str = "sqlite:data/gateway.db";
-
-/// The address of a new database of the server that `.ci/test` starts.
-async fn new_database() -> String {
-    let server = std::env::var("SIVI_TEST_POSTGRES").expect(
-        "these tests need PostgreSQL: run .ci/test, or start a server with \
-         `.ci/postgres start FOLDER` and set SIVI_TEST_POSTGRES to what it prints",
-    );
-    let name = format!("sivi_{}", uuid::Uuid::new_v4().simple());
-    let mut link = PgConnection::connect(&format!("{server}/postgres"))
-        .await
-        .unwrap();
-    let create = sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")));
-    create.execute(&mut link).await.unwrap();
-    format!("{server}/{name}")
-}
 
 /// What must never be shown.
 fn password(url: &str) -> &str {

@@ -393,6 +393,11 @@ async fn first_answer(streams: &mut [TlsStream<TcpStream>]) -> String {
     }
 }
 
+async fn can_still_be_read(client: &reqwest::Client, url: &str, key: &str) {
+    let feed = client.get(format!("{url}/v1/inbox/feed")).bearer_auth(key);
+    assert_eq!(feed.send().await.unwrap().status(), 200);
+}
+
 /// How large the files of a daemon may grow; `None` lets them.
 fn let_files_grow(daemon: &Daemon, bytes: Option<u64>) {
     let id = Pid::from_raw(i32::try_from(daemon.id()).unwrap());
@@ -444,11 +449,7 @@ async fn a_disk_without_room_is_503_and_heals_by_itself() {
         problem(response, 503).await;
     }
     assert_eq!(ready().await, 503);
-    // What is there can still be read.
-    let feed = client
-        .get(format!("{}/v1/inbox/feed", daemon.url))
-        .bearer_auth(&noord);
-    assert_eq!(feed.send().await.unwrap().status(), 200);
+    can_still_be_read(&client, &daemon.url, &noord).await;
     let_files_grow(&daemon, None);
     assert_eq!(post("B").await.status(), 202);
     assert_eq!(ready().await, 200);
@@ -524,11 +525,7 @@ async fn a_database_server_without_room_is_503_and_heals_by_itself() {
             problem(response, 503).await;
         }
         assert_eq!(ready().await, 503);
-        // What is there can still be read.
-        let feed = client
-            .get(format!("{}/v1/inbox/feed", daemon.url))
-            .bearer_auth(&noord);
-        assert_eq!(feed.send().await.unwrap().status(), 200);
+        can_still_be_read(&client, &daemon.url, &noord).await;
         run(&ROOM).await;
         // The sender tries again with the same message.
         for report in refused {
