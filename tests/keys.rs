@@ -19,6 +19,7 @@ use binary::{Daemon, Installation};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use sivi_gateway::store::Rotation;
+use sqlx::Connection as _;
 use support::{Absence, DIRECTORY, Gateway};
 
 /// A second tenant of the same sender and receiver.
@@ -210,6 +211,14 @@ async fn keys_are_rotated_under_load_without_a_failed_request() {
     assert_eq!(nobody.code, 1);
 }
 
+/// As if the keys that were replaced had been so an hour earlier.
+async fn long_ago(site: &Site) {
+    let url = format!("sqlite:{}", site.at.path("data/ring.db").display());
+    let mut ring = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let earlier = "UPDATE ring_key SET replaced_at = replaced_at - 3600000";
+    sqlx::query(earlier).execute(&mut ring).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_key_is_destroyed_and_nothing_is_lost() {
     let site = Site::new();
@@ -229,10 +238,20 @@ async fn a_replaced_key_is_destroyed_and_nothing_is_lost() {
     let destroy = ["keys", "destroy", "--tenant", "bakkerij", "--replaced"];
     assert_eq!(site.at.run(&destroy).code, 1);
     let destroy = [&destroy[..], &["--yes", "--format", "json"]].concat();
+    let young = site.at.run(&destroy);
+    assert_eq!(young.code, 1);
+    assert!(young.out.contains("may be destroyed from"), "{}", young.out);
+    long_ago(&site).await;
+    site.at.yes(&["keys", "rotate", "--tenant", "bakkerij"]);
     let told = json_lines(&site.at.yes(&destroy));
     assert_eq!(
         (&told[1]["keys"], &told[1]["messages"]),
         (&json!(1), &json!(0))
+    );
+    assert_eq!(
+        told[1]["too_young"].as_array().unwrap().len(),
+        1,
+        "{told:?}"
     );
     site.accept(&client, &daemon, &Absence::of("W-2", "VG-2"))
         .await;

@@ -12,7 +12,9 @@ use crate::app::Base;
 use crate::clock::Clock;
 use crate::config::Source;
 use crate::domain::TenantId;
-use crate::store::{Destroyed, Resealed, RingCopyError, RingKey, Rotation};
+use crate::store::{
+    Destroyed, ReplacedKeys, Resealed, RetireError, RingCopyError, RingKey, Rotation, YoungKey,
+};
 
 /// Daemons follow the ring within five seconds; then nothing more is sealed
 /// with a key that was replaced.
@@ -89,8 +91,8 @@ pub(super) struct DestroyArguments {
     /// and new ones get a new key.
     #[arg(long)]
     force: bool,
-    /// Only the keys that were replaced, and nothing is lost: what they sealed
-    /// is sealed anew first.
+    /// Only the keys that were replaced 15 minutes ago or earlier, and nothing
+    /// is lost: what they sealed is sealed anew first.
     #[arg(long, conflicts_with = "force")]
     replaced: bool,
 }
@@ -258,24 +260,26 @@ async fn destroy(base: &Base, asked: &DestroyArguments, format: Format) -> Resul
              was sealed until now"
         )));
     }
-    let undelivered = base.store.undelivered_of(&tenant).await?;
     if !asked.yes {
+        let undelivered = base.store.undelivered_of(&tenant).await?;
         return Err(Failure::No(format!(
             "would destroy the keys of {tenant}, for ever; {undelivered} messages are not \
              delivered yet and would be given up. Say --yes to do it"
         )));
     }
     let destroyed = if is_configured {
-        // What comes in meanwhile is sealed with the new key, and stays.
-        base.store
-            .rotate_keys(Rotation::Tenant(tenant.clone()))
-            .await?;
+        // What comes in meanwhile is sealed with the new key, and stays, also
+        // when somebody replaces that one.
+        let which = Rotation::Tenant(tenant.clone());
+        let made = base.store.rotate_keys(which).await?;
+        let made = made.first().copied().unwrap_or(u32::MAX);
+        let replaced = base.store.replaced_keys(&tenant).await?.older_than(made);
         tokio::time::sleep(FOLLOWED).await;
-        base.store.destroy_replaced_keys(&tenant).await?
+        base.store.destroy_replaced_keys(&replaced).await?
     } else {
         base.store.destroy_keys(&tenant).await?
     };
-    tell_destroyed(&tenant, destroyed, format);
+    tell_destroyed(&tenant, destroyed, &[], format);
     Ok(())
 }
 
@@ -291,6 +295,13 @@ async fn destroy_replaced(
              for ever; backups of before need them. Say --yes to do it"
         )));
     }
+    // Before anything is sealed anew: what is replaced meanwhile stays.
+    let replaced = base.store.replaced_keys(&tenant).await?;
+    if replaced.rested().is_empty() && !replaced.young().is_empty() {
+        let young: Vec<String> = replaced.young().iter().map(tell_young).collect();
+        let young = young.join("; ");
+        return Err(Failure::No(format!("nothing was destroyed: {young}")));
+    }
     let which = Rotation::Tenant(tenant.clone());
     let Resealed { unopened, .. } = reseal(base, &which, format).await?;
     if unopened > 0 {
@@ -298,12 +309,25 @@ async fn destroy_replaced(
             "{unopened} values of {tenant} do not open and would be lost: nothing was destroyed"
         )));
     }
-    let destroyed = base.store.destroy_replaced_keys(&tenant).await?;
-    tell_destroyed(&tenant, destroyed, format);
+    let destroyed = retire(base, &replaced).await?;
+    tell_destroyed(&tenant, destroyed, replaced.young(), format);
     Ok(())
 }
 
-fn tell_destroyed(tenant: &TenantId, destroyed: Destroyed, format: Format) {
+async fn retire(base: &Base, replaced: &ReplacedKeys) -> Result<Destroyed, Failure> {
+    let destroyed = base.store.retire_keys(replaced).await;
+    destroyed.map_err(|cause| match cause {
+        RetireError::InUse(_) => Failure::No(cause.to_string()),
+        RetireError::Store(cause) => Failure::from(cause),
+    })
+}
+
+fn tell_young(key: &YoungKey) -> String {
+    let YoungKey { number, from } = key;
+    format!("key {number} was replaced a short time ago and may be destroyed from {from} on")
+}
+
+fn tell_destroyed(tenant: &TenantId, destroyed: Destroyed, young: &[YoungKey], format: Format) {
     let Destroyed { keys, removed } = destroyed;
     match format {
         Format::Json => say(&json!({
@@ -312,12 +336,21 @@ fn tell_destroyed(tenant: &TenantId, destroyed: Destroyed, format: Format) {
             "messages": removed.payloads,
             "parked": removed.parked,
             "ledger_entries": removed.entries,
+            "too_young": young.iter().map(|key| json!({
+                "number": key.number,
+                "from": key.from.to_string(),
+            })).collect::<Vec<Value>>(),
         })),
-        Format::Text => println!(
-            "destroyed {keys} keys of {tenant}, and with them {} messages, {} parked parts and {} \
-             ledger entries. Destroy old copies of the ring too, or run keys rewrap",
-            removed.payloads, removed.parked, removed.entries
-        ),
+        Format::Text => {
+            println!(
+                "destroyed {keys} keys of {tenant}, and with them {} messages, {} parked parts \
+                 and {} ledger entries. Destroy old copies of the ring too, or run keys rewrap",
+                removed.payloads, removed.parked, removed.entries
+            );
+            for key in young {
+                println!("{}", tell_young(key));
+            }
+        }
     }
 }
 

@@ -45,6 +45,7 @@ mod push;
 mod replay;
 mod reseal;
 mod retention;
+mod retire;
 mod revive;
 mod ring;
 mod ring_change;
@@ -93,6 +94,7 @@ pub use push::{
 pub use replay::{Replay, ReplayCount, ReplayGroup};
 pub use reseal::Resealed;
 pub use retention::{Expired, Terms};
+pub use retire::{ReplacedKeys, RetireError, YoungKey};
 pub use revive::{Overtaken, Retry};
 pub use ring::{RingKey, RingPlace};
 pub use ring_change::Rotation;

@@ -2,9 +2,9 @@
 //! destroyed. Each change begins with [`raise`], which makes it wait for the
 //! ones before it.
 
-use super::backend::{Connection, query};
+use super::backend::{Connection, Query, query};
 use super::error::Error;
-use super::ring::{RingRow, fetch, read_all, records};
+use super::ring::{RingKey, RingRow, fetch, read_all, records};
 use super::writer::Change;
 use crate::domain::TenantId;
 use crate::seal::{self, KeyRecord, Masters, Purpose, WrongMaster};
@@ -19,7 +19,8 @@ const DESTROY: &str = "UPDATE ring_key SET wrapped = NULL, destroyed_at = $1,
     replaced_at = COALESCE(replaced_at, $1)
     WHERE purpose = 'data' AND tenant = $2 AND wrapped IS NOT NULL";
 const DESTROY_REPLACED: &str = "UPDATE ring_key SET wrapped = NULL, destroyed_at = $1
-    WHERE purpose = 'data' AND tenant = $2 AND wrapped IS NOT NULL AND replaced_at IS NOT NULL";
+    WHERE purpose = 'data' AND tenant = $2 AND wrapped IS NOT NULL AND replaced_at IS NOT NULL
+    AND number = $3";
 
 const NOTE_USE: &str = "UPDATE ring SET in_use_since = $1 WHERE id = 1 AND in_use_since IS NULL";
 
@@ -56,6 +57,19 @@ async fn insert(
         .execute(connection)
         .await
         .map(drop)
+}
+
+/// Every key, and the time by the clock of the ring, in unix milliseconds.
+pub(super) struct Look;
+
+impl Change for Look {
+    type Output = (Vec<RingKey>, i64);
+
+    async fn run(&self, connection: &mut Connection) -> Result<Self::Output, sqlx::Error> {
+        let rows = current(connection).await?.into_iter();
+        let keys = rows.map(|row| row.about).collect();
+        Ok((keys, connection.now_ms()))
+    }
 }
 
 /// The first keys of an empty ring. Of several nodes that start at once one
@@ -165,11 +179,12 @@ pub enum Rotation {
     Receipts,
 }
 
-/// Puts a new key in the place of each that is meant; gives their numbers.
+/// Puts a new key in the place of each that is meant; gives their numbers. When
+/// is told by the clock of the ring: how old a replaced key is, decides whether
+/// it may go.
 pub(super) struct Rotate {
     pub(super) which: Rotation,
     pub(super) masters: Masters,
-    pub(super) now: i64,
 }
 
 impl Rotate {
@@ -191,6 +206,7 @@ impl Change for Rotate {
 
     async fn run(&self, connection: &mut Connection) -> Result<Self::Output, sqlx::Error> {
         raise(connection).await?;
+        let now = connection.now_ms();
         let mut rows = current(connection).await?;
         let old: Vec<KeyRecord> = records(&rows)
             .into_iter()
@@ -206,12 +222,12 @@ impl Change for Rotate {
                 return Ok(Err(Error::WrongKeys));
             };
             query(REPLACE)
-                .bind(self.now)
+                .bind(now)
                 .bind(purpose.as_str())
                 .bind(tenant.as_ref().map_or("", TenantId::as_str).to_owned())
                 .execute(&mut *connection)
                 .await?;
-            insert(connection, &record, generation, self.now).await?;
+            insert(connection, &record, generation, now).await?;
             made.push(record.number);
             rows = current(connection).await?;
         }
@@ -244,13 +260,29 @@ impl Change for Rewrap {
     }
 }
 
-/// Erases the keys of a tenant; their rows stay, so that their numbers are
-/// never used again. Gives how many.
+/// Which keys of a tenant go.
+pub(super) enum Going {
+    /// All, the one in use too.
+    All,
+    /// Those of these that were replaced, and no others: one that is replaced
+    /// meanwhile stays.
+    Replaced(Vec<u32>),
+}
+
+/// Erases keys of a tenant; their rows stay, so that their numbers are never
+/// used again. Gives how many.
 pub(super) struct Destroy {
     pub(super) tenant: TenantId,
-    /// False to leave the one in use.
-    pub(super) current_too: bool,
+    pub(super) going: Going,
     pub(super) now: i64,
+}
+
+impl Destroy {
+    fn statement(&self, text: &'static str) -> Query {
+        query(text)
+            .bind(self.now)
+            .bind(self.tenant.as_str().to_owned())
+    }
 }
 
 impl Change for Destroy {
@@ -258,16 +290,15 @@ impl Change for Destroy {
 
     async fn run(&self, connection: &mut Connection) -> Result<u64, sqlx::Error> {
         raise(connection).await?;
-        let statement = if self.current_too {
-            DESTROY
-        } else {
-            DESTROY_REPLACED
+        let numbers = match &self.going {
+            Going::All => return self.statement(DESTROY).execute(connection).await,
+            Going::Replaced(numbers) => numbers,
         };
-        let erased = query(statement)
-            .bind(self.now)
-            .bind(self.tenant.as_str().to_owned())
-            .execute(connection)
-            .await?;
+        let mut erased = 0;
+        for number in numbers {
+            let destroy = self.statement(DESTROY_REPLACED).bind(i64::from(*number));
+            erased += destroy.execute(&mut *connection).await?;
+        }
         Ok(erased)
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct SealedColumn {
     pub(super) read: &'static str,
     /// `id` of rows; a list of ids follows.
     pub(super) ids: &'static str,
+    /// How many values begin with one of a list of headers, which follows.
+    pub(super) count: &'static str,
     /// Puts `$1` in the place of `$3` in the row `$2`.
     pub(super) exchange: &'static str,
 }
@@ -74,6 +76,13 @@ macro_rules! sealed {
                 " WHERE ",
                 stringify!($id),
                 " IN"
+            ),
+            count: concat!(
+                "SELECT COUNT(*) AS total FROM ",
+                stringify!($table),
+                " WHERE SUBSTR(",
+                stringify!($column),
+                ", 1, 5) IN"
             ),
             exchange: concat!(
                 "UPDATE ",

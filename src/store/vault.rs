@@ -1,12 +1,15 @@
 //! Keys for operators: list, rotate, wrap anew, destroy; and what goes with a
 //! destroyed key.
 
+use std::time::Duration;
+
 use super::Store;
 use super::backend::query;
 use super::error::Error;
 use super::marks::{WriteMarks, marked};
+use super::retire::ReplacedKeys;
 use super::ring::RingKey;
-use super::ring_change::{Destroy, Rewrap, Rotate, Rotation};
+use super::ring_change::{Destroy, Going, Rewrap, Rotate, Rotation};
 use super::sql::Columnar as _;
 use super::unreadable::{Kept, Removed};
 use crate::domain::TenantId;
@@ -21,8 +24,16 @@ pub struct Destroyed {
     pub removed: Removed,
 }
 
+/// How long an erasure waits to know what goes with it.
+const COUNTING: Duration = Duration::from_secs(10);
+
 const UNDELIVERED: &str = "SELECT COUNT(*) AS total FROM delivery
     WHERE tenant = $1 AND finished_at IS NULL";
+
+/// True for a key that seals what is this tenant's.
+pub(super) fn is_of(key: &RingKey, tenant: &TenantId) -> bool {
+    key.purpose == Purpose::Data && key.tenant.as_ref() == Some(tenant)
+}
 
 impl Store {
     /// Looks whether the key ring changed, and follows it; true when it did.
@@ -89,7 +100,6 @@ impl Store {
         let change = Rotate {
             which,
             masters: self.ring().masters(),
-            now: self.ring().now(),
         };
         let made = self.ring().change(change).await??;
         self.mark_new_keys().await?;
@@ -116,39 +126,39 @@ impl Store {
     ///
     /// As [`Self::rotate_keys`]. Calling again finishes what was begun.
     pub async fn destroy_keys(&self, tenant: &TenantId) -> Result<Destroyed, Error> {
-        self.destroy(tenant, true).await
+        let keys = self.ring_keys().await?.into_iter();
+        let theirs = keys.filter(|key| is_of(key, tenant));
+        let numbers: Vec<u32> = theirs.map(|key| key.number).collect();
+        let there = self.count_sealed(&numbers).await;
+        self.destroy(tenant, Going::All, there).await
     }
 
-    /// Destroys the keys of a tenant that were replaced, and removes what they
-    /// sealed here; the key in use stays.
+    /// Destroys these keys, whatever their age, and removes what they sealed
+    /// here; the tenant's other keys and what they sealed stay.
+    /// [`Self::retire_keys`] is the way that loses nothing.
     ///
     /// # Errors
     ///
     /// As [`Self::destroy_keys`].
-    pub async fn destroy_replaced_keys(&self, tenant: &TenantId) -> Result<Destroyed, Error> {
-        self.destroy(tenant, false).await
+    pub async fn destroy_replaced_keys(&self, replaced: &ReplacedKeys) -> Result<Destroyed, Error> {
+        let numbers = replaced.numbers();
+        let there = self.count_sealed(&numbers).await;
+        self.destroy(&replaced.tenant, Going::Replaced(numbers), there)
+            .await
     }
 
-    async fn destroy(&self, tenant: &TenantId, current_too: bool) -> Result<Destroyed, Error> {
-        // Counted before: a daemon of this store may remove it sooner than this.
-        let there = self
-            .sealed_by(&self.keys_that_go(tenant, current_too).await?)
-            .await?;
-        let change = Destroy {
-            tenant: tenant.clone(),
-            current_too,
-            now: self.ring().now(),
-        };
-        let keys = self.ring().change(change).await?;
-        self.ring().scrub().await?;
+    async fn destroy(
+        &self,
+        tenant: &TenantId,
+        going: Going,
+        there: Removed,
+    ) -> Result<Destroyed, Error> {
+        let keys = self.erase(tenant, going).await?;
         let all = self.ring_keys().await?;
         let newest = all.iter().map(|key| key.number).max().unwrap_or(0);
-        let theirs: Vec<RingKey> = all
+        let (gone, left): (Vec<RingKey>, Vec<RingKey>) = all
             .into_iter()
-            .filter(|key| key.purpose == Purpose::Data && key.tenant.as_ref() == Some(tenant))
-            .collect();
-        let (gone, left): (Vec<RingKey>, Vec<RingKey>) = theirs
-            .into_iter()
+            .filter(|key| is_of(key, tenant))
             .partition(|key| key.destroyed_at.is_some());
         let numbers: Vec<u32> = gone.iter().map(|key| key.number).collect();
         let removed = self.remove_sealed(numbers).await?;
@@ -164,14 +174,31 @@ impl Store {
         })
     }
 
-    async fn keys_that_go(&self, tenant: &TenantId, current_too: bool) -> Result<Vec<u32>, Error> {
-        let all = self.ring_keys().await?;
-        let going = all.iter().filter(|key| {
-            key.purpose == Purpose::Data
-                && key.tenant.as_ref() == Some(tenant)
-                && (current_too || key.replaced_at.is_some())
-        });
-        Ok(going.map(|key| key.number).collect())
+    /// Erases keys from the ring and its files, and says how many.
+    pub(super) async fn erase(&self, tenant: &TenantId, going: Going) -> Result<u64, Error> {
+        let change = Destroy {
+            tenant: tenant.clone(),
+            going,
+            now: self.ring().now(),
+        };
+        let keys = self.ring().change(change).await?;
+        self.ring().scrub().await?;
+        Ok(keys)
+    }
+
+    /// What these keys sealed, for the operator to read; counted before they
+    /// go, because a daemon of this store may remove it sooner than this. It
+    /// is better to erase and not know than to know and not erase: what cannot
+    /// be counted, or not soon, counts as nothing.
+    async fn count_sealed(&self, keys: &[u32]) -> Removed {
+        let counted = tokio::time::timeout(COUNTING, self.sealed_by(keys)).await;
+        let why = match counted {
+            Ok(Ok(there)) => return there,
+            Ok(Err(cause)) => cause.to_string(),
+            Err(_) => format!("it takes longer than {COUNTING:?}"),
+        };
+        tracing::warn!("Could not count what goes with the destroyed keys: {why}");
+        Removed::default()
     }
 
     /// Removes what destroyed keys sealed and is still here: in a copy of

@@ -253,8 +253,7 @@ on_both! {
         let releases = (300..400).map(|n| to_arbo(&format!("r{n:03}"), "")).collect();
         accept_releases(&store, "damaged", releases).await;
         accept_releases(&store, "whole", vec![to_arbo("r400", ""), to_arbo("r401", "")]).await;
-        let tenant = TenantId::parse("bakkerij").unwrap();
-        assert_eq!(store.destroy_replaced_keys(&tenant).await.unwrap().removed.payloads, 300);
+        assert_eq!(destroy_replaced(&store).await.removed.payloads, 300);
         execute(&place, "UPDATE payload SET sealed = SUBSTR(sealed, 1, 30)
             WHERE delivery_id < 'r400'").await;
         assert_eq!(feed(&store, 0, 1, place.now()).await.unwrap(), ["r400"]);

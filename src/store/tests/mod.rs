@@ -13,6 +13,7 @@ mod nodes;
 mod push;
 mod records;
 mod reseal;
+mod retire;
 mod ring;
 mod schemas;
 mod speed;
@@ -242,6 +243,14 @@ pub(super) async fn accept_releases(store: &Store, id: &str, releases: Vec<Relea
     let mut acceptance = acceptance(id);
     acceptance.releases = releases;
     store.accept(acceptance).await.unwrap();
+}
+
+/// Destroys the keys of tenant `bakkerij` that were replaced, with what they
+/// sealed.
+pub(super) async fn destroy_replaced(store: &Store) -> Destroyed {
+    let tenant = TenantId::parse("bakkerij").unwrap();
+    let replaced = store.replaced_keys(&tenant).await.unwrap();
+    store.destroy_replaced_keys(&replaced).await.unwrap()
 }
 
 /// Leases for party `arbo` and returns the ids.

@@ -71,6 +71,13 @@ async fn replaced(store: &Store) -> Vec<u32> {
         .collect()
 }
 
+/// Destroys the keys of the tenant that were replaced, once they are old enough.
+async fn retire(place: &TestPlace, store: &Store) -> Destroyed {
+    place.clock.advance(SECONDS(15 * 60));
+    let replaced = store.replaced_keys(&bakkerij()).await.unwrap();
+    store.retire_keys(&replaced).await.unwrap()
+}
+
 async fn put_case(store: &Store, id: &str, version: i64, number: u32) {
     let key = case_key("route", "person", "case");
     let mut one = acceptance(id);
@@ -108,11 +115,12 @@ on_both! {
         assert_eq!(sealed_with(&store, &old).await, 0);
 
         // Without the old key everything opens.
-        let gone = store.destroy_replaced_keys(&bakkerij()).await.unwrap();
+        let gone = retire(&place, &store).await;
         assert_eq!((gone.keys, gone.removed), (1, Removed::default()));
         store.close().await;
         let store = place.open().await;
-        assert_eq!(lease_ids(&store, 10).await, ["m4"]);
+        // The lease of m3 ran out meanwhile.
+        assert_eq!(lease_ids(&store, 10).await, ["m3", "m4"]);
         assert!(store.message(&party("adp"), "m1").await.unwrap().is_some());
         let letters = store.dead_letters(&DeadFilter::default(), None, 10).await.unwrap();
         assert_eq!(letters.letters[0].rejection.code.as_deref(), Some("c"));
@@ -142,7 +150,7 @@ on_both! {
         assert_eq!(none, Resealed::default());
         let theirs = store.reseal(&Rotation::Tenant(bakkerij())).await.unwrap();
         assert_eq!(theirs, Resealed { payloads: 1, ..Resealed::default() });
-        let gone = store.destroy_replaced_keys(&bakkerij()).await.unwrap();
+        let gone = retire(&place, &store).await;
         assert_eq!(gone, Destroyed::default());
         assert_eq!(lease_ids(&store, 10).await, ["r1"]);
     }
@@ -210,7 +218,7 @@ on_both! {
         let sealed = store.reseal(&Rotation::All).await.unwrap();
         assert_eq!(sealed.unopened, 0);
         assert_eq!(sealed_with(&store, &old).await, 0);
-        let gone = store.destroy_replaced_keys(&bakkerij()).await.unwrap();
+        let gone = retire(&place, &store).await;
         assert_eq!((gone.keys, gone.removed), (1, Removed::default()));
         other.follow_ring().await.unwrap();
         taken.extend(lease_ids(&other, 1_000).await);

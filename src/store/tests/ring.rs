@@ -278,7 +278,7 @@ on_both! {
         let which = Rotation::Tenant(tenant("bakkerij"));
         store.rotate_keys(which).await.unwrap();
         accept_releases(&store, "m2", vec![to_arbo("r2", "b")]).await;
-        let done = store.destroy_replaced_keys(&tenant("bakkerij")).await.unwrap();
+        let done = destroy_replaced(&store).await;
         assert_eq!((done.keys, done.removed.payloads), (1, 1));
         assert_eq!(lease_ids(&store, 10).await, ["r2"]);
     }

@@ -103,7 +103,7 @@ on_both! {
         accept_releases(&daemon, "m0", vec![to_arbo("r0", "z")]).await;
         let command = place.open().await;
         command.rotate_keys(Rotation::Tenant(bakkerij())).await.unwrap();
-        command.destroy_replaced_keys(&bakkerij()).await.unwrap();
+        destroy_replaced(&command).await;
         let key = case_key("route", "person", "case");
         put(&daemon, "m1", key).await.unwrap();
         daemon.follow_ring().await.unwrap();
