@@ -245,14 +245,13 @@ impl App {
         );
         let admin_side = admin_side.await.map_err(bind(settings.admin.listen))?;
         let port = party_side.address().map_err(bind(settings.listen))?.port();
-        let catch_up = intake.catch_up.clone();
         let watch = Watch::new(
             board,
             base.clock.clone(),
             current,
             node_name(port),
             warnings::endings(Arc::clone(&live), seen.clone()),
-            Arc::new(move || catch_up.passed_over()),
+            warnings::passed_over(&intake),
         )
         .map_err(StartError::Alerts)?;
         Ok(Self {

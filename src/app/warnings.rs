@@ -13,6 +13,7 @@ use super::live::Live;
 use crate::access::SeenCertificates;
 use crate::clock::Clock;
 use crate::expiry::{Expiry, Known, Subject, expiring};
+use crate::receive::Intake;
 use crate::store::{ApiKey, Store};
 use crate::watch;
 
@@ -103,6 +104,12 @@ pub(super) fn endings(live: Arc<Live>, seen: SeenCertificates) -> watch::Endings
         }
         endings
     })
+}
+
+/// Parked parts that fail, as alerts look at them.
+pub(super) fn passed_over(intake: &Intake) -> watch::PassedOver {
+    let catch_up = intake.catch_up.clone();
+    Arc::new(move || catch_up.passed_over())
 }
 
 fn alert_subject(subject: &Subject) -> watch::Subject {
