@@ -4,6 +4,7 @@
 //! What a panic says is not repeated: it may name what it met.
 
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use metrics::counter;
@@ -55,7 +56,8 @@ pub fn tell_panics_by_place() {
         if tracing::dispatcher::has_been_set() {
             tracing::error!(place, "A fault of ours at {place}");
         } else {
-            eprintln!("sivi-gateway: a fault of ours at {place}");
+            // A hook that panics ends the process.
+            let _ = writeln!(io::stderr(), "sivi-gateway: a fault of ours at {place}");
         }
     }));
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use binary::{Daemon, Installation};
 use reqwest::Response;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -398,16 +398,6 @@ async fn can_still_be_read(client: &reqwest::Client, url: &str, key: &str) {
     assert_eq!(feed.send().await.unwrap().status(), 200);
 }
 
-/// How large the files of a daemon may grow; `None` lets them.
-fn let_files_grow(daemon: &Daemon, bytes: Option<u64>) {
-    let id = Pid::from_raw(i32::try_from(daemon.id()).unwrap());
-    let limit = Rlimit {
-        current: bytes.or(getrlimit(Resource::Fsize).maximum),
-        maximum: getrlimit(Resource::Fsize).maximum,
-    };
-    prlimit(id, Resource::Fsize, limit).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_without_room_is_503_and_heals_by_itself() {
     let installation = installed("");
@@ -415,16 +405,7 @@ async fn a_disk_without_room_is_503_and_heals_by_itself() {
         key_of(&installation, "adp", &[]),
         key_of(&installation, "arbo-noord", &[]),
     );
-    // The system ends a process whose file grows too large, unless it was
-    // told not to; then writing fails, as it does on a full disk.
-    let serve = installation.command(&["serve"]);
-    let mut command = std::process::Command::new("sh");
-    command
-        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-        .arg(serve.get_program())
-        .args(serve.get_args())
-        .current_dir(installation.folder.path());
-    let daemon = Daemon::start(command);
+    let daemon = installation.serve_bounded();
     let client = installation.client();
     let post = async |case: &str| {
         let request = client
@@ -442,7 +423,7 @@ async fn a_disk_without_room_is_503_and_heals_by_itself() {
     assert_eq!(post("A").await.status(), 202);
     assert_eq!(ready().await, 200);
     let journal = std::fs::metadata(installation.path("data/gateway.db-wal")).unwrap();
-    let_files_grow(&daemon, Some(journal.len()));
+    daemon.let_files_grow(Some(journal.len()));
     for case in ["B", "C", "D"] {
         let response = post(case).await;
         assert!(response.headers().contains_key("retry-after"));
@@ -450,7 +431,7 @@ async fn a_disk_without_room_is_503_and_heals_by_itself() {
     }
     assert_eq!(ready().await, 503);
     can_still_be_read(&client, &daemon.url, &noord).await;
-    let_files_grow(&daemon, None);
+    daemon.let_files_grow(None);
     assert_eq!(post("B").await.status(), 202);
     assert_eq!(ready().await, 200);
     let lease = client

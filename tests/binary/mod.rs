@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -79,6 +80,21 @@ impl Installation {
         Daemon::start(command)
     }
 
+    /// The same, of a daemon whose disk can be made full: see
+    /// [`Daemon::let_files_grow`].
+    pub fn serve_bounded(&self) -> Daemon {
+        // The system ends a process whose file grows too large, unless it was
+        // told not to; then writing fails, as it does on a full disk.
+        let serve = self.command(&["serve"]);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(serve.get_program())
+            .args(serve.get_args())
+            .current_dir(self.folder.path());
+        Daemon::start(command)
+    }
+
     /// An HTTP client that trusts the daemon.
     pub fn client(&self) -> reqwest::Client {
         let pem = std::fs::read(self.path("data/self-signed.crt")).unwrap();
@@ -145,6 +161,18 @@ impl Daemon {
                 };
             }
         }
+    }
+
+    /// How large its files may grow; `None` lets them. It has to be one of
+    /// [`Installation::serve_bounded`].
+    pub fn let_files_grow(&self, bytes: Option<u64>) {
+        let id = Pid::from_raw(i32::try_from(self.id()).unwrap());
+        let most = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit {
+            current: bytes.or(most),
+            maximum: most,
+        };
+        prlimit(id, Resource::Fsize, limit).unwrap();
     }
 
     pub fn id(&self) -> u32 {

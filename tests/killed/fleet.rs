@@ -13,6 +13,8 @@ pub struct Fleet {
     pub sending_key: String,
     pub receiving_key: String,
     pub kills: u32,
+    /// How a node starts.
+    serve: fn(&Installation) -> Daemon,
     nodes: Vec<Daemon>,
     addresses: watch::Sender<Vec<String>>,
 }
@@ -24,8 +26,27 @@ impl Fleet {
         Self::in_place(Installation::new(settings), nodes, DIRECTORY)
     }
 
+    /// One node whose disk can be made full.
+    pub fn bounded() -> Self {
+        Self::made(
+            Installation::new(""),
+            1,
+            DIRECTORY,
+            Installation::serve_bounded,
+        )
+    }
+
     /// The same, in a folder that holds what `directory` refers to.
     pub fn in_place(installation: Installation, nodes: usize, directory: &str) -> Self {
+        Self::made(installation, nodes, directory, Installation::serve)
+    }
+
+    fn made(
+        installation: Installation,
+        nodes: usize,
+        directory: &str,
+        serve: fn(&Installation) -> Daemon,
+    ) -> Self {
         installation.write("directory.toml", directory);
         installation.yes(&["apply", "directory.toml"]);
         let issue = |party: &str| {
@@ -33,12 +54,13 @@ impl Fleet {
             key.trim().to_owned()
         };
         let (sending_key, receiving_key) = (issue("adp"), issue("arbo-noord"));
-        let nodes: Vec<Daemon> = (0..nodes).map(|_| installation.serve()).collect();
+        let nodes: Vec<Daemon> = (0..nodes).map(|_| serve(&installation)).collect();
         let addresses = nodes.iter().map(|node| node.url.clone()).collect();
         Self {
             sending_key,
             receiving_key,
             kills: 0,
+            serve,
             nodes,
             addresses: watch::Sender::new(addresses),
             installation,
@@ -55,7 +77,18 @@ impl Fleet {
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();
         self.kills += 1;
-        self.revive(node, "");
+        self.put(node, (self.serve)(&self.installation));
+    }
+
+    /// Nothing more goes on the disk of a node, not even in place of what is
+    /// there.
+    pub fn fill_disk(&self, node: usize) {
+        self.nodes[node].let_files_grow(Some(0));
+    }
+
+    /// There is room again.
+    pub fn make_room(&self, node: usize) {
+        self.nodes[node].let_files_grow(None);
     }
 
     /// Puts nodes in place that die at `place:n`, one after the other, and one
@@ -72,7 +105,11 @@ impl Fleet {
     }
 
     fn revive(&mut self, node: usize, place: &str) {
-        self.nodes[node] = self.installation.serve_dying(place);
+        self.put(node, self.installation.serve_dying(place));
+    }
+
+    fn put(&mut self, node: usize, daemon: Daemon) {
+        self.nodes[node] = daemon;
         let url = self.nodes[node].url.clone();
         self.addresses.send_modify(|list| list[node] = url);
     }

@@ -1,6 +1,6 @@
 //! The real daemon under load, killed at random and at every place around a
 //! commit, on SQLite and as two nodes on PostgreSQL; and PostgreSQL itself cut
-//! off and started again. What was answered with 202 is delivered as one
+//! off and started again, and a disk that fills up. What was answered with 202 is delivered as one
 //! message: nothing is lost, nothing comes twice, and the reports of a case
 //! keep their order.
 //!
@@ -135,6 +135,31 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     };
     let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
     assert!(waited.is_ok(), "not within 20 s: {what}");
+}
+
+/// A full disk stops nobody but those who send: they are told to come back, and
+/// what is there goes out. A node that dies meanwhile lost nothing either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_up_and_kills_meanwhile_lose_and_double_nothing() {
+    let mut fleet = Fleet::bounded();
+    let load = Load::start(&fleet);
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (told, accepted) = (load.unavailable(), load.accepted());
+        fleet.fill_disk(0);
+        until("somebody is told to come back", || {
+            load.unavailable() > told
+        })
+        .await;
+        if round % 2 == 0 {
+            fleet.make_room(0);
+        } else {
+            tokio::task::block_in_place(|| fleet.kill(0));
+        }
+        until("it recovered by itself", || load.accepted() > accepted + 50).await;
+    }
+    load.check(&fleet, "SQLite, the disk full six times").await;
+    fleet.stop();
 }
 
 /// The server goes as in a power cut, and comes back: senders are told to come
