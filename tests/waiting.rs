@@ -207,6 +207,13 @@ async fn what_fails_by_a_fault_is_told_and_holds_nobody_up() {
     assert_eq!(ids.len(), 1);
     let parked = node.base.store.still_parked(&ids).await.unwrap();
     assert_eq!(parked.len(), 1);
+
+    // The fault is mended and its case reported: it goes, and is forgotten.
+    let mend = "DELETE FROM ledger";
+    sqlx::query(mend).execute(&mut raw).await.unwrap();
+    node.accept(&Absence::of("W-1", "VG-other").xml()).await;
+    assert_eq!(node.parked().await, 1);
+    assert_eq!(node.intake.catch_up.passed_over().len(), 0);
     stop.cancel();
     keeping_up.await.unwrap();
 }

@@ -31,7 +31,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         .map_err(Failure::environment)?;
     let traces = Traces::open(&settings, runtime.handle().clone()).map_err(Failure::environment)?;
     let log = start_log(&settings, traces.as_ref());
-    let settings_level = settings.log.level;
+    let level = settings.log.level;
     runtime.block_on(async {
         // Before anything can ask for it: a SIGHUP that nobody waits for ends
         // the process.
@@ -53,7 +53,7 @@ pub(super) fn serve(config: Option<&Path>) -> Result<(), Failure> {
         let reload = Reload {
             reloader: app.reloader(),
             log,
-            level: settings_level,
+            level,
             file,
         };
         let reload = Arc::new(Mutex::new((hangup, reload)));

@@ -166,7 +166,8 @@ impl CatchUp {
     }
 
     /// The parts that failed time and again, by id, and since when newer
-    /// reports of their persons go before them; also those that are gone since.
+    /// reports of their persons go before them; also those that were discarded
+    /// since.
     #[must_use]
     pub fn passed_over(&self) -> BTreeMap<String, Timestamp> {
         lock(&self.0.passed_over).clone()
@@ -434,6 +435,7 @@ impl Intake {
     pub(super) async fn let_go(&self, setup: &Setup, item: &ParkedItem) -> Result<(), UnparkError> {
         match self.release_one(setup, item).await {
             Ok(Unparked::Released { .. }) => {
+                lock(&self.catch_up.0.passed_over).remove(&item.id);
                 tracing::info!(parked.id = %item.id, "Released parked part {}", item.id);
                 Ok(())
             }
