@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Notify, mpsc};
+use rustls::ServerConfig;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Allowances, Door, Memory, SeenCertificates};
@@ -210,13 +211,6 @@ impl App {
             board: board.clone(),
             token: admin_token(&settings)?,
         };
-        let router = Router::new()
-            .merge(receive::routes(reception))
-            .merge(deliver::routes(counter))
-            .merge(admin::health(health.clone()))
-            .merge(http::openapi())
-            .fallback(http::not_found)
-            .method_not_allowed_fallback(http::method_not_allowed);
         let own = OwnCertificate::load(&settings, base.clock.now()).map_err(StartError::Tls)?;
         if settings.tls.cert.is_none() {
             tracing::warn!(
@@ -226,25 +220,20 @@ impl App {
         warn_of_parties_without_authority(&intake.current.get());
         let (foundation, keys) = (base.foundation.clone(), base.keys.clone());
         let live = Arc::new(Live::new(foundation, keys, intake.clone(), replace, own));
-        let bind = |address| move |cause| StartError::Listen(address, cause);
-        let party_side = Server::bind(
+        let at = |cause| StartError::Listen(settings.listen, cause);
+        let router = party_routes(reception, counter, health.clone());
+        let listening = listen(
             settings.listen,
             Some(live.tls()),
             router,
-            live.connections(),
-            base.clock.clone(),
+            &live,
+            &base.clock,
         );
-        let party_side = party_side.await.map_err(bind(settings.listen))?;
+        let party_side = listening.await?;
         let operators = admin::routes(health, desk);
-        let admin_side = Server::bind(
-            settings.admin.listen,
-            None,
-            operators,
-            live.connections(),
-            base.clock.clone(),
-        );
-        let admin_side = admin_side.await.map_err(bind(settings.admin.listen))?;
-        let port = party_side.address().map_err(bind(settings.listen))?.port();
+        let listening = listen(settings.admin.listen, None, operators, &live, &base.clock);
+        let admin_side = listening.await?;
+        let port = party_side.address().map_err(at)?.port();
         let watch = Watch::new(
             board,
             base.clock.clone(),
@@ -357,6 +346,30 @@ impl fmt::Display for WriterEnded {
 }
 
 impl std::error::Error for WriterEnded {}
+
+/// What parties may ask.
+fn party_routes(reception: Reception, counter: Counter, health: Admin) -> Router {
+    Router::new()
+        .merge(receive::routes(reception))
+        .merge(deliver::routes(counter))
+        .merge(admin::health(health))
+        .merge(http::openapi())
+        .fallback(http::not_found)
+        .method_not_allowed_fallback(http::method_not_allowed)
+}
+
+/// Listens at `address`, with bounds that follow the settings.
+async fn listen(
+    address: SocketAddr,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    router: Router,
+    live: &Live,
+    clock: &Clock,
+) -> Result<Server, StartError> {
+    Server::bind(address, tls, router, live.connections(), clock.clone())
+        .await
+        .map_err(|cause| StartError::Listen(address, cause))
+}
 
 /// How alerts name this node: the same over a restart, another for another.
 fn node_name(port: u16) -> String {
